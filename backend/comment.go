@@ -1,0 +1,116 @@
+package backend
+
+import (
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// CommentPrefix begins every comment of ours in a kernel listing.
+const CommentPrefix = "NETCAP: "
+
+const (
+	commentSep   = "; "
+	commentStamp = "; @"
+	// MaxRuleName is the longest rule name, in bytes, that survives in a
+	// comment uncut (a longer one is a load error).
+	MaxRuleName = 64
+	// minComment is room for prefix, a full rule name and the stamp.
+	minComment = len(CommentPrefix) + MaxRuleName + len(commentStamp) + 18
+)
+
+// Comment is what a kernel comment carries: what an element or a rule cannot
+// say of itself.
+type Comment struct {
+	Rule, Reason string
+	Created      time.Time // millisecond precision
+}
+
+// Encode writes the comment as
+//
+//	NETCAP: RULE; REASON; @CREATED[/RULELEN]
+//
+// in at most limit bytes (at least 93), CREATED in Unix milliseconds, RULELEN only where RULE
+// itself holds "; ". Quotes and control characters are replaced, because nft
+// prints them unescaped; a rule name is cut at MaxRuleName bytes; the reason
+// is cut with … on a rune boundary.
+func (c Comment) Encode(limit int) string {
+	limit = max(limit, minComment)
+	rule := cut(clean(c.Rule), MaxRuleName)
+	stamp := commentStamp + strconv.FormatInt(c.Created.UnixMilli(), 10)
+	if strings.Contains(rule+" ", commentSep) {
+		stamp += "/" + strconv.Itoa(len(rule))
+	}
+	room := limit - len(CommentPrefix) - len(rule) - len(commentSep) - len(stamp)
+	reason := cut(clean(c.Reason), max(room, 0))
+	if reason == "" {
+		return CommentPrefix + rule + stamp
+	}
+	return CommentPrefix + rule + commentSep + reason + stamp
+}
+
+// DecodeComment reads what Encode wrote. It reports false for any text that
+// Encode cannot have written.
+func DecodeComment(s string) (Comment, bool) {
+	body, ok := strings.CutPrefix(s, CommentPrefix)
+	if !ok {
+		return Comment{}, false
+	}
+	at := strings.LastIndex(body, commentStamp)
+	if at < 0 {
+		return Comment{}, false
+	}
+	stamp, ruleLen, hasLen := strings.Cut(body[at+len(commentStamp):], "/")
+	ms, err := strconv.ParseInt(stamp, 10, 64)
+	if err != nil || (ms < 0 && ms != time.Time{}.UnixMilli()) {
+		return Comment{}, false
+	}
+	c := Comment{Created: time.UnixMilli(ms)}
+	body = body[:at]
+	if !hasLen {
+		c.Rule, c.Reason, _ = strings.Cut(body, commentSep)
+		return c, true
+	}
+	n, err := strconv.Atoi(ruleLen)
+	if err != nil || n < 0 || n > len(body) {
+		return Comment{}, false
+	}
+	c.Rule = body[:n]
+	c.Reason, ok = strings.CutPrefix(body[n:], commentSep)
+	return c, ok || body[n:] == ""
+}
+
+// clean makes a text safe for a comment: quotes become ', backslashes /,
+// control characters and invalid UTF-8 become ?.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '"':
+			return '\''
+		case r == '\\':
+			return '/'
+		case r == utf8.RuneError, unicode.IsControl(r):
+			return '?'
+		}
+		return r
+	}, strings.TrimSpace(s))
+}
+
+// cut shortens s to at most n bytes, on a rune boundary, with … at the end
+// where something was lost and there is room for it.
+func cut(s string, n int) string {
+	const ellipsis = "…"
+	if len(s) <= n {
+		return s
+	}
+	if n < len(ellipsis) {
+		return ""
+	}
+	end := n - len(ellipsis)
+	for end > 0 && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end] + ellipsis
+}
