@@ -2,6 +2,11 @@
 // can ask for, with NETCAP's field names and Go types, and the reusable set
 // that the decoders fill and the engine reads. It imports the standard
 // library alone.
+//
+// Left out are the fields whose content is looked up in a database of known
+// fingerprints, which does not exist here: Ja4Description and its kin
+// (Ja4tDescription, Ja4tsDescription, Ja4sDescription, Ja4hDescription), and
+// IsKnownMalware and ThreatCategory of TLSClientHello.
 package record
 
 import (
@@ -83,8 +88,13 @@ type Header struct {
 }
 
 // ProtoName is the transport's name in events: TCP, UDP, ICMP, IPv6-ICMP, or
-// the number.
-func (h *Header) ProtoName() string { return ProtocolName(int32(h.Proto)) }
+// the number; empty without IP.
+func (h *Header) ProtoName() string {
+	if h.Proto == 0 {
+		return ""
+	}
+	return ProtocolName(int32(h.Proto))
+}
 
 // Set is one worker's reusable record set: a decoder fills the records of one
 // packet, the engine reads them, and the next packet overwrites them. Slices
