@@ -103,7 +103,7 @@ func (l *Lab) Namespace(ctx context.Context, short string) (*NS, error) {
 		return nil, ErrClosed
 	}
 	ns := &NS{Name: l.label + "-" + short}
-	if _, err := run(ctx, "ip", "netns", "add", ns.Name); err != nil {
+	if _, err := ip(ctx, "netns", "add", ns.Name); err != nil {
 		return nil, err
 	}
 	l.spaces = append(l.spaces, ns)
@@ -121,7 +121,7 @@ func (l *Lab) Namespace(ctx context.Context, short string) (*NS, error) {
 // them up. The pair is made straight inside the namespaces, so its names
 // collide with nothing outside.
 func (l *Lab) Link(ctx context.Context, a, b End) error {
-	_, err := run(ctx, "ip", "link", "add", a.Iface, "netns", a.NS.Name, "type", "veth",
+	_, err := ip(ctx, "link", "add", a.Iface, "netns", a.NS.Name, "type", "veth",
 		"peer", "name", b.Iface, "netns", b.NS.Name)
 	if err != nil {
 		return err
@@ -169,26 +169,26 @@ func (l *Lab) Close() error {
 // remove kills the namespace's processes and takes its name away; the kernel
 // destroys it with the last process.
 func remove(ctx context.Context, ns *NS) error {
-	out, err := run(ctx, "ip", "netns", "pids", ns.Name)
+	out, err := ip(ctx, "netns", "pids", ns.Name)
 	if err != nil {
 		return err
 	}
 	for pid := range strings.FieldsSeq(out) {
 		kill(pid)
 	}
-	_, err = run(ctx, "ip", "netns", "del", ns.Name)
+	_, err = ip(ctx, "netns", "del", ns.Name)
 	return err
 }
 
-// run runs a program and returns what it printed on both outputs. Its error
-// carries the command line and the output, and wraps *exec.ExitError where the
-// program ran and failed.
-func run(ctx context.Context, name string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
+// ip runs the program ip and returns what it printed on both outputs.
+func ip(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "ip", args...)
 	cmd.WaitDelay = pipeWait
 	return finish(cmd)
 }
 
+// finish runs a prepared program. Its error carries the command line and the
+// output, and wraps *exec.ExitError where the program ran and failed.
 func finish(cmd *exec.Cmd) (string, error) {
 	out, err := cmd.CombinedOutput()
 	if err == nil {

@@ -28,7 +28,7 @@ func (ns *NS) Exec(ctx context.Context, name string, args ...string) (string, er
 
 // IP runs ip with the arguments inside the namespace.
 func (ns *NS) IP(ctx context.Context, args ...string) error {
-	_, err := run(ctx, "ip", append([]string{"-n", ns.Name}, args...)...)
+	_, err := ip(ctx, append([]string{"-n", ns.Name}, args...)...)
 	return err
 }
 

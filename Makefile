@@ -1,0 +1,77 @@
+# Everything a developer runs. Tests send packets and touch firewalls, each in
+# network namespaces it makes itself, and therefore need root.
+
+SHELL      := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+
+BIN        := bin/netcap-guard
+VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS    := -s -w -X main.version=$(VERSION)
+BACKEND    ?= nft
+FUZZTIME   ?= 20s
+SOAKTIME   ?= 10m
+CROSS      := linux/amd64 linux/arm64 darwin/arm64 windows/amd64
+# The packages with goroutines of their own; the rest is plain code.
+RACE       ?= ./firewall/... ./engine/... ./capture/... ./backend/... ./internal/guard/... ./internal/hostaddr/... ./cmd/...
+
+LINT_VERSION := v2.15.0
+TOOLS        := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/netcap-guard
+LINT         ?= $(TOOLS)/golangci-lint-$(LINT_VERSION)/golangci-lint
+
+ROOT       := $(shell test "$$(id -u)" = 0 && echo yes)
+SUDO       := $(if $(ROOT),,sudo)
+
+.PHONY: build demo test test-captures race lint bench-replay fuzz soak cross clean need-root
+
+build:
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/netcap-guard
+
+demo:
+	@$(SUDO) .ci/tools ip nft iptables nmap nc ping
+	@$(MAKE) --no-print-directory build
+	@$(SUDO) $(BIN) demo --backend=$(BACKEND)
+
+need-root:
+	@test -n "$(ROOT)" || { echo "make test needs root (the tests run in network namespaces): sudo make test" >&2; exit 1; }
+
+test: need-root
+	NETCAP_GUARD_REQUIRE=1 go test ./...
+
+# CAPTURES is the folder of captures with a manifest.tsv.
+test-captures: need-root
+	@test -n "$(CAPTURES)" || { echo "usage: make test-captures CAPTURES=DIR" >&2; exit 1; }
+	@test -f "$(CAPTURES)/manifest.tsv" || { echo "no manifest.tsv in $(CAPTURES)" >&2; exit 1; }
+	NETCAP_GUARD_REQUIRE=1 NETCAP_GUARD_CAPTURES=$(abspath $(CAPTURES)) go test -count=1 -v -run 'Captures' ./...
+
+race: need-root
+	NETCAP_GUARD_REQUIRE=1 CGO_ENABLED=1 go test -race -short $(RACE)
+
+$(TOOLS)/golangci-lint-$(LINT_VERSION)/golangci-lint:
+	GOBIN=$(@D) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+
+lint: $(LINT)
+	$(LINT) run ./...
+
+# Nanoseconds a packet of decode and rules beside tcpdump on the same file.
+bench-replay:
+	go test -run '^$$' -bench Replay -benchmem ./capture/... ./engine/...
+
+# Every fuzz target of every package, FUZZTIME each.
+fuzz: need-root
+	@go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | while read -r pkg; do \
+	  for target in $$(go test -list '^Fuzz' "$$pkg" | grep '^Fuzz' || true); do \
+	    echo "== $$pkg $$target"; \
+	    NETCAP_GUARD_REQUIRE=1 go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg" || exit 1; \
+	  done; \
+	done
+
+cross:
+	@for target in $(CROSS); do \
+	  echo "== $$target"; \
+	  export CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/}; \
+	  go vet ./...; \
+	  go build -trimpath -ldflags '$(LDFLAGS)' -o dist/netcap-guard-$$GOOS-$$GOARCH$$(go env GOEXE) ./cmd/netcap-guard; \
+	done
+
+clean:
+	rm -rf bin dist
