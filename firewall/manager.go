@@ -1,0 +1,346 @@
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/netcap-guard/netcap-guard/backend"
+	"github.com/netcap-guard/netcap-guard/internal/hostaddr"
+)
+
+// Manager decides what is blocked and keeps the kernel and its own listing in
+// step. All methods are safe for concurrent use. Those that only read
+// (IsBlocked, GetActiveBlocks, GetStats) never wait for the kernel.
+type Manager struct {
+	cfg     ManagerConfig // immutable after NewManager
+	log     *slog.Logger
+	backend backend.Backend
+	lock    *chainLock // nil in a dry run and when attached
+
+	// kernel orders all changes: whoever holds it may call the backend and
+	// knows that the index will not change under his feet.
+	kernel sync.Mutex
+
+	// mu guards everything below and is never held across a backend call.
+	mu        sync.RWMutex
+	idx       *index
+	white     prefixSet[struct{}]
+	protected prefixSet[string] // why it is protected
+	stats     counters
+	breaker   breaker
+	newest    time.Time // PacketTime: the newest Request.At
+	warned    map[string]bool
+	closed    bool
+
+	wake chan struct{} // a block became due earlier than the timer knows
+	stop context.CancelFunc
+	done chan struct{} // closed when the background goroutine has ended
+}
+
+// NewManager opens the kernel, adopts the blocks that an earlier process left
+// and starts the background goroutine that Close joins. A nil configuration
+// is DefaultManagerConfig.
+//
+// Errors wrap backend.ErrInvalid (configuration), backend.ErrUnavailable,
+// backend.ErrPermission, ErrInUse or ErrNotLinux. If it fails, nothing of ours
+// is left in the kernel that was not there before.
+func NewManager(config *ManagerConfig) (*Manager, error) {
+	cfg, err := config.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("firewall configuration: %w", err)
+	}
+	m := &Manager{
+		cfg: cfg, log: cfg.Logger, idx: newIndex(),
+		warned: make(map[string]bool),
+		wake:   make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	for _, w := range cfg.Whitelist {
+		p, err := ParsePrefix(w)
+		if err != nil {
+			return nil, fmt.Errorf("whitelist: %w", err)
+		}
+		m.white.set(p, struct{}{})
+	}
+	m.refreshProtected()
+	ctx := context.Background()
+	if err := m.open(ctx); err != nil {
+		return nil, err
+	}
+	if err := m.adopt(ctx); err != nil {
+		return nil, errors.Join(err, m.abandon(ctx))
+	}
+	if cfg.Attach || cfg.PacketTime {
+		close(m.done)
+		m.stop = func() {}
+		return m, nil
+	}
+	ctx, m.stop = context.WithCancel(ctx)
+	go m.run(ctx)
+	return m, nil
+}
+
+// open makes the backend: in memory for a dry run, else the kernel's.
+func (m *Manager) open(ctx context.Context) error {
+	if m.cfg.DryRun {
+		m.backend = backend.NewMemory(m.now)
+		setDefault(&m.cfg.MaxActiveBlocks, maxBlocksNFT)
+		return m.backend.Init(ctx)
+	}
+	if !m.cfg.Attach {
+		lock, err := lockChain(m.cfg.ChainName, m.log)
+		if err != nil {
+			return err
+		}
+		m.lock = lock
+	}
+	b, err := openBackend(ctx, m.cfg)
+	if err != nil {
+		return errors.Join(err, m.lock.release())
+	}
+	m.backend = b
+	limit := maxBlocksNFT
+	if b.Name() == BackendIPTables {
+		limit = maxBlocksIPTables
+	}
+	setDefault(&m.cfg.MaxActiveBlocks, limit)
+	return nil
+}
+
+// abandon gives up a Manager that failed to start: the blocks that were found
+// stay as they were found.
+func (m *Manager) abandon(ctx context.Context) error {
+	var err error
+	if d, ok := m.backend.(backend.Detacher); ok {
+		err = d.Detach()
+	} else {
+		err = m.backend.Close(ctx)
+	}
+	return errors.Join(err, m.lock.release())
+}
+
+// adopt takes over what the kernel enforces already, removes what is due or
+// meanwhile whitelisted, and tells the kernel what to let through.
+func (m *Manager) adopt(ctx context.Context) error {
+	found, err := m.backend.List(ctx)
+	if err != nil {
+		return fmt.Errorf("adopt blocks: %w", err)
+	}
+	now := m.now()
+	var change backend.Change
+	m.mu.Lock()
+	for _, b := range found {
+		e := &entry{Block: b, origin: OriginAdopted}
+		if lift := b.Expired(now) || m.exempt(b.Key, false); lift && !m.cfg.Attach {
+			if b.Rule != ManualRule || m.white.covers(b.Prefix) || b.Expired(now) {
+				change.Remove = append(change.Remove, b)
+				continue
+			}
+			e.forced = true
+		}
+		m.idx.put(e)
+		m.stats.adopted++
+	}
+	if !m.cfg.Attach {
+		change.Allow = m.allowed(nil, nil)
+	}
+	m.mu.Unlock()
+	if change.Empty() {
+		return nil
+	}
+	if err := m.backend.Apply(ctx, change); err != nil {
+		return fmt.Errorf("adopt blocks: %w", err)
+	}
+	if n := len(found); n > 0 {
+		m.log.Info("adopted blocks of an earlier run", "found", n, "lifted", len(change.Remove))
+	}
+	return nil
+}
+
+// now is the Manager's clock: the wall, or in replay the newest packet.
+func (m *Manager) now() time.Time {
+	if !m.cfg.PacketTime {
+		return time.Now()
+	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.newest
+}
+
+// tick moves a clock that runs on packet time, and returns the clock.
+func (m *Manager) tick(at time.Time) time.Time {
+	if !m.cfg.PacketTime {
+		return time.Now()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if at.After(m.newest) {
+		m.newest = at
+	}
+	return m.newest
+}
+
+// Advance moves a Manager that runs on packet time to t and ends the blocks
+// that are due by then; on the wall clock it does nothing.
+func (m *Manager) Advance(t time.Time) {
+	if !m.cfg.PacketTime {
+		return
+	}
+	m.kernel.Lock()
+	events := m.expire(context.Background(), m.tick(t))
+	m.kernel.Unlock()
+	m.emit(events)
+}
+
+// Backend is the name of what enforces the blocks: nft or iptables; in a dry
+// run the name that was asked for, memory for auto.
+func (m *Manager) Backend() string {
+	if m.cfg.DryRun && m.cfg.Backend != BackendAuto {
+		return m.cfg.Backend
+	}
+	return m.backend.Name()
+}
+
+// DryRun reports whether the kernel is left alone.
+func (m *Manager) DryRun() bool { return m.cfg.DryRun }
+
+// IsBlocked reports whether an active block, of an address or of a prefix
+// around it, keeps packets from or to the address out. Rate limits do not
+// count, nor does a block in which the address is let through; an address
+// that cannot be parsed is not blocked.
+func (m *Manager) IsBlocked(ip string) bool {
+	p, err := ParsePrefix(ip)
+	if err != nil || !p.IsSingleIP() {
+		return false
+	}
+	now := m.now()
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for _, t := range []backend.Target{backend.Source, backend.Destination} {
+		e := m.idx.covering(t, p, now)
+		if e != nil && (e.forced || !m.exempt(backend.Key{Prefix: p, Target: t}, false)) {
+			return true
+		}
+	}
+	return false
+}
+
+// GetActiveBlocks returns a copy of every block that has not ended, sorted by
+// creation. Rate limits and kernel log rules are among them.
+func (m *Manager) GetActiveBlocks() []BlockInfo {
+	now := m.now()
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var out []BlockInfo
+	for _, e := range m.idx.list() {
+		if !e.Expired(now) {
+			out = append(out, e.info())
+		}
+	}
+	return out
+}
+
+// Covering returns the blocks that contain all of the prefix, the longest
+// first; Equal prefixes come for each target.
+func (m *Manager) Covering(p netip.Prefix) []BlockInfo {
+	now := m.now()
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var out []BlockInfo
+	for t := range m.idx.prefixes {
+		m.idx.prefixes[t].containing(p, func(_ netip.Prefix, e *entry) bool {
+			if !e.Expired(now) {
+				out = append(out, e.info())
+			}
+			return true
+		})
+	}
+	slices.SortStableFunc(out, func(a, b BlockInfo) int { return b.Prefix.Bits() - a.Prefix.Bits() })
+	return out
+}
+
+// Flush lifts every block; chain or table stay.
+func (m *Manager) Flush() error {
+	m.kernel.Lock()
+	events, err := m.flush(context.Background())
+	m.kernel.Unlock()
+	m.emit(events)
+	return err
+}
+
+func (m *Manager) flush(ctx context.Context) ([]Event, error) {
+	if m.closed {
+		return nil, ErrClosed
+	}
+	if err := m.backend.Flush(ctx); err != nil {
+		m.count(&m.stats.errors)
+		return nil, fmt.Errorf("flush: %w", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var events []Event
+	for _, e := range m.idx.list() {
+		m.idx.remove(e.Key)
+		m.stats.removed++
+		events = append(events, Event{Kind: Unblocked, Block: e.info(), By: ByFlush, At: m.clockLocked()})
+	}
+	return events, nil
+}
+
+// Close stops the background goroutine and takes everything of ours out of
+// the kernel, or with KeepOnClose leaves the blocks there. It is idempotent;
+// afterwards every change returns ErrClosed.
+func (m *Manager) Close() error {
+	m.stop()
+	<-m.done
+	m.kernel.Lock()
+	defer m.kernel.Unlock()
+	if m.closed {
+		return nil
+	}
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	return errors.Join(m.closeBackend(context.Background()), m.lock.release())
+}
+
+func (m *Manager) closeBackend(ctx context.Context) error {
+	d, ok := m.backend.(backend.Detacher)
+	if ok && (m.cfg.KeepOnClose || m.cfg.Attach) {
+		return d.Detach()
+	}
+	if err := m.backend.Close(ctx); err != nil {
+		m.count(&m.stats.errors)
+		return fmt.Errorf("close firewall: %w", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for k := range m.idx.blocks {
+		m.idx.remove(k)
+		m.stats.removed++
+	}
+	return nil
+}
+
+// refreshProtected reads which addresses must never be blocked now. It
+// reports whether they changed.
+func (m *Manager) refreshProtected() bool {
+	entries, err := hostaddr.Snapshot(m.cfg.Protect)
+	if err != nil {
+		m.warnOnce("protected", "some protected addresses could not be read", "error", err)
+	}
+	var fresh prefixSet[string]
+	for _, e := range entries {
+		fresh.set(e.Prefix, e.Why)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	changed := !slices.Equal(fresh.keys(), m.protected.keys())
+	m.protected = fresh
+	return changed
+}
