@@ -37,7 +37,10 @@ type Backend interface {
 	// do that across the two families; where the second family fails the
 	// first is rolled back.) A block in Remove that is not there is no error.
 	// A block in Add whose (Key, Action) exists replaces it, end and comment
-	// included, without a moment in which the address is not blocked.
+	// included, without a moment in which the address is not blocked. A block
+	// in Add whose end has come already is no error: it is left out, and the
+	// one it would replace is taken out. What Change.Validate refuses is
+	// refused with ErrInvalid, and before Init with ErrGone.
 	Apply(ctx context.Context, c Change) error
 
 	// List returns every block of ours that the kernel enforces, in no
@@ -46,11 +49,13 @@ type Backend interface {
 	// program, nft dumps sets): never call it per block.
 	List(ctx context.Context) ([]Block, error)
 
-	// Flush removes all blocks; table, chain, hooks and jumps stay.
+	// Flush removes all blocks; table, chain, hooks, jumps and the allowed
+	// prefixes stay.
 	Flush(ctx context.Context) error
 
 	// Close removes everything of ours, touches nothing else and releases the
-	// connection to the kernel. It is idempotent.
+	// connection to the kernel. It is idempotent; afterwards every other
+	// method returns ErrClosed.
 	Close(ctx context.Context) error
 }
 

@@ -1,0 +1,249 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Memory is a Backend without a kernel: the dry run, and the backend of tests
+// of policy. It behaves as a kernel would: a block past its end is neither
+// listed nor enforced, a Change is all or nothing, comments come back as a
+// kernel's comment field would return them, and what the kernel backends
+// refuse (see Change.Validate, RateLimit, Log) it refuses too, so that a dry
+// run tells what a real one would.
+//
+// Unlike a Backend in general it is safe for concurrent use.
+type Memory struct {
+	now func() time.Time
+
+	mu       sync.Mutex // guards what follows
+	capacity int
+	ready    bool
+	closed   bool
+	blocks   map[Slot]Block
+	allow    []netip.Prefix
+}
+
+var _ Backend = (*Memory)(nil)
+
+// memoryComment is the longest comment Memory keeps, in bytes: what backend/nft
+// has room for.
+const memoryComment = 127
+
+// NewMemory returns an empty Memory that takes the time from now; nil means
+// time.Now. A replay passes its packet clock.
+func NewMemory(now func() time.Time) *Memory {
+	if now == nil {
+		now = time.Now
+	}
+	return &Memory{now: now, blocks: make(map[Slot]Block)}
+}
+
+// SetCapacity bounds the number of blocks in force; above it Apply fails with
+// ErrFull, as a kernel set of that size would. 0 means no bound.
+func (m *Memory) SetCapacity(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.capacity = n
+}
+
+// Name returns "memory".
+func (*Memory) Name() string { return "memory" }
+
+// Init makes the backend ready. What was applied before stays.
+func (m *Memory) Init(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usable(ctx, "init"); err != nil {
+		return err
+	}
+	m.ready = true
+	return nil
+}
+
+// Apply makes the change, all of it or nothing.
+func (m *Memory) Apply(ctx context.Context, c Change) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usable(ctx, "apply"); err != nil {
+		return err
+	}
+	if !m.ready {
+		return m.fail("apply", ErrGone)
+	}
+	if err := c.Validate(); err != nil {
+		return m.fail("apply", err)
+	}
+	now := m.now()
+	m.expire(now)
+	next := make(map[Slot]Block, len(c.Add))
+	for _, b := range c.Add {
+		if !b.Action.Stops() {
+			return m.fail("apply", fmt.Errorf("add %s: %w", b, ErrUnsupported))
+		}
+		next[b.Slot()] = kept(b)
+	}
+	if err := m.room(c, next, now); err != nil {
+		return m.fail("apply", err)
+	}
+	for _, b := range c.Remove {
+		delete(m.blocks, b.Slot())
+	}
+	for slot, b := range next {
+		delete(m.blocks, slot)
+		if !b.Expired(now) {
+			m.blocks[slot] = b
+		}
+	}
+	if c.Allow != nil {
+		m.allow = slices.Clone(*c.Allow)
+	}
+	return nil
+}
+
+// room checks that the change fits under the capacity.
+func (m *Memory) room(c Change, next map[Slot]Block, now time.Time) error {
+	if m.capacity == 0 {
+		return nil
+	}
+	gone := make(map[Slot]struct{}, len(c.Remove))
+	for _, b := range c.Remove {
+		gone[b.Slot()] = struct{}{}
+	}
+	for slot := range next {
+		gone[slot] = struct{}{}
+	}
+	n := 0
+	for slot := range m.blocks {
+		if _, ok := gone[slot]; !ok {
+			n++
+		}
+	}
+	for _, b := range next {
+		if !b.Expired(now) {
+			n++
+		}
+	}
+	if n > m.capacity {
+		return fmt.Errorf("%w: %d blocks, room for %d", ErrFull, n, m.capacity)
+	}
+	return nil
+}
+
+// kept is the block as a kernel would give it back: rule and reason as Comment
+// leaves them, the creation in milliseconds.
+func kept(b Block) Block {
+	text := Comment{Rule: b.Rule, Reason: b.Reason, Created: b.CreatedAt}.Encode(memoryComment)
+	if c, ok := DecodeComment(text); ok {
+		b.Rule, b.Reason, b.CreatedAt = c.Rule, c.Reason, c.Created
+	}
+	return b
+}
+
+func (m *Memory) expire(now time.Time) {
+	for slot, b := range m.blocks {
+		if b.Expired(now) {
+			delete(m.blocks, slot)
+		}
+	}
+}
+
+// List returns the blocks in force.
+func (m *Memory) List(ctx context.Context) ([]Block, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usable(ctx, "list"); err != nil {
+		return nil, err
+	}
+	m.expire(m.now())
+	out := make([]Block, 0, len(m.blocks))
+	for _, b := range m.blocks {
+		out = append(out, b)
+	}
+	return out, nil
+}
+
+// Flush forgets all blocks; the allowed prefixes stay.
+func (m *Memory) Flush(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usable(ctx, "flush"); err != nil {
+		return err
+	}
+	clear(m.blocks)
+	return nil
+}
+
+// Close forgets everything. Every later call but Close and the queries returns
+// ErrClosed.
+func (m *Memory) Close(context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	clear(m.blocks)
+	m.allow = nil
+	return nil
+}
+
+// Allowed returns the prefixes let through in front of every block, as the
+// last Change with an Allow gave them.
+func (m *Memory) Allowed() []netip.Prefix {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.allow)
+}
+
+// Stops says whether a packet from src to dst would be stopped now, and by
+// which block: the one with the longest prefix, source before destination. It
+// is what a kernel with these blocks and allowed prefixes would do, so that a
+// test of policy can trace packets.
+func (m *Memory) Stops(src, dst netip.Addr) (Block, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.now()
+	for _, side := range []struct {
+		target Target
+		addr   netip.Addr
+	}{{Source, src.Unmap()}, {Destination, dst.Unmap()}} {
+		allowed := slices.ContainsFunc(m.allow, func(p netip.Prefix) bool { return p.Contains(side.addr) })
+		if allowed {
+			continue
+		}
+		var best Block
+		found := false
+		for _, b := range m.blocks {
+			match := b.Target == side.target && b.Prefix.Contains(side.addr) && !b.Expired(now)
+			if match && (!found || b.Prefix.Bits() > best.Prefix.Bits()) {
+				best, found = b, true
+			}
+		}
+		if found {
+			return best, true
+		}
+	}
+	return Block{}, false
+}
+
+// Passes reports whether a packet from src to dst would pass now.
+func (m *Memory) Passes(src, dst netip.Addr) bool {
+	_, stopped := m.Stops(src, dst)
+	return !stopped
+}
+
+func (m *Memory) usable(ctx context.Context, op string) error {
+	if m.closed {
+		return m.fail(op, ErrClosed)
+	}
+	if err := ctx.Err(); err != nil {
+		return m.fail(op, err)
+	}
+	return nil
+}
+
+func (m *Memory) fail(op string, err error) error {
+	return &OpError{Backend: m.Name(), Op: op, Err: err}
+}

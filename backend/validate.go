@@ -1,0 +1,92 @@
+package backend
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// Validate checks what every backend refuses before it touches a kernel. An
+// error wraps ErrInvalid and names the offending entry; nothing was done.
+//
+// Refused are: a prefix that is not in the form of Canonical, a prefix of
+// length 0 (a block of every address would cut the host off, and iptables
+// cannot tell it from a rule without an address), an unknown target or action,
+// a Log flag that does not fit the action, a RateLimit without a rate, and the
+// same (Key, Action) twice in Add, because the two would differ in end and
+// comment. Allow may hold prefixes of length 0. That a block in Add is already
+// past its end is no error: see Backend.Apply.
+func (c Change) Validate() error {
+	for _, b := range c.Remove {
+		if err := b.validKey(); err != nil {
+			return fmt.Errorf("remove %s %s: %w", b.Action, b.Key, err)
+		}
+	}
+	seen := make(map[Slot]struct{}, len(c.Add))
+	for _, b := range c.Add {
+		if err := b.valid(); err != nil {
+			return fmt.Errorf("add %s %s: %w", b.Action, b.Key, err)
+		}
+		if _, twice := seen[b.Slot()]; twice {
+			return fmt.Errorf("add %s %s: %w: twice in one change", b.Action, b.Key, ErrInvalid)
+		}
+		seen[b.Slot()] = struct{}{}
+	}
+	if c.Allow == nil {
+		return nil
+	}
+	for _, p := range *c.Allow {
+		if err := canonical(p); err != nil {
+			return fmt.Errorf("allow %s: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// Slot is the place a block takes in a kernel: a kernel holds at most one
+// block for each Slot. It is comparable.
+type Slot struct {
+	Key
+	Action Action
+}
+
+// Slot returns the block's place in a kernel.
+func (b Block) Slot() Slot { return Slot{Key: b.Key, Action: b.Action} }
+
+func (b Block) validKey() error {
+	switch {
+	case b.Action >= numActions:
+		return fmt.Errorf("%w: unknown action", ErrInvalid)
+	case b.Target > Destination:
+		return fmt.Errorf("%w: unknown target", ErrInvalid)
+	case b.Log != (b.Action == Log):
+		return fmt.Errorf("%w: the key's log flag does not fit the action", ErrInvalid)
+	}
+	if err := canonical(b.Prefix); err != nil {
+		return err
+	}
+	if b.Prefix.Bits() == 0 {
+		return fmt.Errorf("%w: a block of every address", ErrInvalid)
+	}
+	return nil
+}
+
+func (b Block) valid() error {
+	if err := b.validKey(); err != nil {
+		return err
+	}
+	if b.Action == RateLimit && (b.Limit.Rate == 0 || b.Limit.Per <= 0) {
+		return fmt.Errorf("%w: rate limit without a rate", ErrInvalid)
+	}
+	return nil
+}
+
+func canonical(p netip.Prefix) error {
+	want, err := Canonical(p)
+	if err != nil {
+		return err
+	}
+	if p != want {
+		return fmt.Errorf("%w: prefix %s is not canonical (%s)", ErrInvalid, p, want)
+	}
+	return nil
+}
