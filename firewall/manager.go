@@ -206,6 +206,9 @@ func (m *Manager) Backend() string {
 	return m.backend.Name()
 }
 
+// DefaultDuration is the life of a block that does not say how long.
+func (m *Manager) DefaultDuration() time.Duration { return m.cfg.DefaultDuration }
+
 // DryRun reports whether the kernel is left alone.
 func (m *Manager) DryRun() bool { return m.cfg.DryRun }
 
