@@ -18,6 +18,7 @@ const (
 	OriginRule    Origin = "rule"    // a detection rule
 	OriginManual  Origin = "manual"  // a person or a program through the API
 	OriginAdopted Origin = "adopted" // found in the kernel at start
+	OriginKernel  Origin = "kernel"  // read from the kernel, no guard asked
 )
 
 // BlockInfo is one active block as the page shows it. It is a copy.

@@ -3,7 +3,6 @@
 package firewall
 
 import (
-	"context"
 	"log/slog"
 
 	"github.com/netcap-guard/netcap-guard/backend"
@@ -16,6 +15,4 @@ func lockChain(string, *slog.Logger) (*chainLock, error) { return nil, ErrNotLin
 
 func (*chainLock) release() error { return nil }
 
-func openBackend(context.Context, ManagerConfig) (backend.Backend, error) {
-	return nil, ErrNotLinux
-}
+func newBackend(string, *ManagerConfig) (backend.Backend, error) { return nil, ErrNotLinux }
