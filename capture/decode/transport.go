@@ -1,0 +1,174 @@
+package decode
+
+import "github.com/netcap-guard/netcap-guard/record"
+
+const (
+	tcpHeader = 20
+	// tcpFlagsEnd is as much of a TCP header as says something: all up to
+	// its flags.
+	tcpFlagsEnd = 14
+	udpHeader   = 8
+)
+
+// tcp decodes a TCP segment (RFC 9293): payload is what was captured of it,
+// size its bytes by the IP header.
+func (d *Decoder) tcp(payload []byte, size int, set *record.Set) error {
+	ports(payload, set)
+	head := payload
+	if len(head) < tcpHeader {
+		if size < tcpHeader || len(head) < tcpFlagsEnd {
+			return d.fail(errTCPShort)
+		}
+		// Cut by the snap length: what is missing reads as zero.
+		n := copy(d.header[:], head)
+		clear(d.header[n:])
+		head = d.header[:]
+	}
+	offset := int(head[12]>>4) * 4
+	if offset < tcpHeader || offset > size {
+		return d.fail(errTCPOffset)
+	}
+	if !d.plan.tcp {
+		return nil
+	}
+	r, flags := &set.TCP, head[13]
+	set.Have |= record.Of(record.TypeTCP)
+	r.Timestamp = set.Time
+	r.SrcPort, r.DstPort = int32(set.SrcPort), int32(set.DstPort)
+	r.SeqNum, r.AckNum = u32(head[4:]), u32(head[8:])
+	r.DataOffset = int32(head[12] >> 4)
+	r.NS = head[12]&1 != 0
+	r.FIN, r.SYN, r.RST, r.PSH = flags&1 != 0, flags&2 != 0, flags&4 != 0, flags&8 != 0
+	r.ACK, r.URG, r.ECE, r.CWR = flags&16 != 0, flags&32 != 0, flags&64 != 0, flags&128 != 0
+	r.Window, r.Checksum, r.Urgent = int32(u16(head[14:])), int32(u16(head[16:])), int32(u16(head[18:]))
+	r.PayloadSize = int32(size - offset)
+	r.IsRSTWithData = r.RST && size > offset
+	r.IsSYNWithData = r.SYN && size > offset
+	if d.plan.tcpMore == 0 {
+		return nil
+	}
+	data := payload[min(offset, len(payload)):]
+	opts := payload[min(tcpHeader, len(payload)):min(offset, len(payload))]
+	return d.fillTCP(opts, data, set)
+}
+
+// fillTCP fills what costs more than a load.
+func (d *Decoder) fillTCP(opts, data []byte, set *record.Set) error {
+	r, more := &set.TCP, d.plan.tcpMore
+	d.addresses(more, set, &r.SrcIP, &r.DstIP)
+	if more&morePayload != 0 {
+		r.Payload = data
+	}
+	if more&moreEntropy != 0 {
+		r.PayloadEntropy = entropy(data)
+	}
+	if more&moreFlags != 0 {
+		r.FlagsStr = d.flags.of(r)
+	}
+	if more&moreCommunity != 0 {
+		r.CommunityID = communityID(&set.Header)
+	}
+	if more&(moreOptions|morePrint) != 0 {
+		return d.tcpOptions(opts, r)
+	}
+	return nil
+}
+
+// Kinds of TCP options (IANA).
+const (
+	tcpEnd        = 0
+	tcpNop        = 1
+	tcpMSS        = 2
+	tcpScale      = 3
+	tcpSACKOK     = 4
+	tcpSACK       = 5
+	tcpTimestamps = 8
+)
+
+// tcpOptions reads the options, as far as they were captured.
+func (d *Decoder) tcpOptions(opts []byte, r *record.TCP) error {
+	d.tcpOpts.reset()
+	all := opts
+	r.Padding, r.MSS, r.WindowScale, r.HasSACK, r.TSval, r.TSecr = nil, 0, 0, false, 0, 0
+	var err error
+	for len(opts) > 0 {
+		kind, length := opts[0], 1
+		if kind != tcpEnd && kind != tcpNop {
+			if len(opts) < 2 || opts[1] < 2 || int(opts[1]) > len(opts) {
+				err = d.fail(errTCPOption)
+				all = all[:len(all)-len(opts)]
+				break
+			}
+			length = int(opts[1])
+		}
+		o := d.tcpOpts.add()
+		o.OptionType, o.OptionLength = int32(kind), int32(length)
+		if length > 2 {
+			o.OptionData = opts[2:length]
+			readTCPOption(kind, o.OptionData, r)
+		}
+		r.HasSACK = r.HasSACK || kind == tcpSACKOK || kind == tcpSACK
+		opts = opts[length:]
+		if kind == tcpEnd {
+			r.Padding = opts
+			break
+		}
+	}
+	r.Options = d.tcpOpts.used()
+	if d.plan.tcpMore&morePrint != 0 {
+		d.fingerprint(all, r)
+	}
+	return err
+}
+
+// readTCPOption takes the values out of the options that have a field.
+func readTCPOption(kind byte, data []byte, r *record.TCP) {
+	switch {
+	case kind == tcpMSS && len(data) == 2:
+		r.MSS = int32(u16(data))
+	case kind == tcpScale && len(data) == 1:
+		r.WindowScale = int32(data[0])
+	case kind == tcpTimestamps && len(data) == 8:
+		r.TSval, r.TSecr = u32(data), u32(data[4:])
+	}
+}
+
+// udp decodes a UDP datagram (RFC 768).
+func (d *Decoder) udp(payload []byte, size int, set *record.Set) error {
+	ports(payload, set)
+	if len(payload) < udpHeader || size < udpHeader {
+		return d.fail(errUDPShort)
+	}
+	length := int(u16(payload[4:]))
+	stated := length
+	switch {
+	case length == 0: // captured before the card cut it into datagrams, or a jumbogram
+		length = size
+	case length < udpHeader:
+		return d.fail(errUDPLength)
+	case length > size: // the first fragment of a longer one
+		length = size
+	}
+	data := payload[udpHeader:min(length, len(payload))]
+	if d.plan.udp {
+		r := &set.UDP
+		set.Have |= record.Of(record.TypeUDP)
+		r.Timestamp = set.Time
+		r.SrcPort, r.DstPort = int32(set.SrcPort), int32(set.DstPort)
+		r.Length, r.Checksum = int32(stated), int32(u16(payload[6:]))
+		r.PayloadSize = int32(length - udpHeader)
+		if more := d.plan.udpMore; more != 0 {
+			d.addresses(more, set, &r.SrcIP, &r.DstIP)
+			if more&morePayload != 0 {
+				r.Payload = data
+			}
+			if more&moreEntropy != 0 {
+				r.PayloadEntropy = entropy(data)
+			}
+		}
+	}
+	if d.plan.dns && length > udpHeader && (set.SrcPort == dnsPort || set.DstPort == dnsPort) {
+		return d.dnsMessage(data, length-udpHeader, set)
+	}
+	return nil
+}
