@@ -99,7 +99,7 @@ func complete(cfg Config) (Config, backend, error) {
 func (s *stage) end(ctx context.Context, failure error) error {
 	var left []error
 	if s.guard != nil {
-		s.guard.kill()
+		s.guard.Kill()
 	}
 	if s.lab != nil {
 		left = append(left, s.lab.Close())

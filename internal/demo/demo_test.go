@@ -8,8 +8,8 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
+
+	"github.com/netcap-guard/netcap-guard/internal/netlab"
 )
 
 func TestNames(t *testing.T) {
@@ -60,56 +60,23 @@ func TestUnknownBackend(t *testing.T) {
 	}
 }
 
-func newGuard() *guard {
-	return &guard{ready: make(chan string, 1), ended: make(chan struct{}), changed: make(chan struct{})}
-}
-
-func isAlert(e event) bool { return e.Type == "alert" }
-
-func TestAwait(t *testing.T) {
-	alert := []byte(`{"event_type":"alert","src_ip":"192.0.2.66","alert":{"signature":"x"}}`)
-	start := []byte(`{"event_type":"start"}`)
+func TestParseEvent(t *testing.T) {
 	for _, tc := range []struct {
-		name  string
-		drive func(*guard)
-		want  string // part of the error; empty: the alert is found
+		name string
+		line netlab.Line
+		want string // the event's type; empty: no event
 	}{
-		{"past", func(g *guard) { g.addEvent(start); g.addEvent(alert) }, ""},
-		{"to come", func(g *guard) { go func() { time.Sleep(time.Second); g.addEvent(start); g.addEvent(alert) }() }, ""},
-		{"never", func(g *guard) { g.addEvent(start) }, "waited 5s"},
-		{"guard ends", func(g *guard) { g.addLine([]byte("boom")); close(g.ended) }, "boom"},
-		{"last event of a guard that ended", func(g *guard) { g.addEvent(alert); close(g.ended) }, ""},
-		{"not JSON", func(g *guard) { g.addEvent([]byte("hello")); close(g.ended) }, "unreadable event"},
+		{"alert", netlab.Line{Text: `{"event_type":"alert","src_ip":"192.0.2.66","alert":{"signature":"x"}}`}, "alert"},
+		{"action of a permanent block", netlab.Line{Text: `{"event_type":"action","action":{"expires":null}}`}, "action"},
+		{"on standard error", netlab.Line{Stderr: true, Text: `{"event_type":"alert"}`}, ""},
+		{"no JSON", netlab.Line{Text: "guarding eth0"}, ""},
+		{"bad address", netlab.Line{Text: `{"event_type":"alert","src_ip":"nobody"}`}, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				g := newGuard()
-				tc.drive(g)
-				e, err := g.await(t.Context(), 5*time.Second, "the alert", isAlert)
-				if tc.want == "" && (err != nil || e.SrcIP != netip.MustParseAddr("192.0.2.66")) {
-					t.Errorf("await: %+v, %v", e, err)
-				}
-				if tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
-					t.Errorf("await: %v, want an error with %q", err, tc.want)
-				}
-			})
+			if e, ok := parseEvent(tc.line); e.Type != tc.want || ok != (tc.want != "") {
+				t.Errorf("parseEvent: %+v, %v; want type %q", e, ok, tc.want)
+			}
 		})
-	}
-}
-
-func TestReadyLine(t *testing.T) {
-	g := newGuard()
-	for _, line := range []string{"reading rules", "guarding eth0 with 2 rules, backend nft", "guarding eth0 again"} {
-		g.addLine([]byte(line))
-	}
-	if got := <-g.ready; got != "guarding eth0 with 2 rules, backend nft" {
-		t.Errorf("ready line %q", got)
-	}
-	for range 10 * keptLines {
-		g.addLine([]byte("noise"))
-	}
-	if len(g.last) != keptLines {
-		t.Errorf("keeps %d lines, want %d", len(g.last), keptLines)
 	}
 }
 

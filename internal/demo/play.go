@@ -72,14 +72,14 @@ func (s *stage) play(ctx context.Context) error {
 func (s *stage) underAttack(ctx context.Context, a *attack, run func(context.Context, *attack) error) error {
 	done := make(chan error, 1)
 	go func() { done <- run(ctx, a) }()
-	alert, alertErr := s.guard.await(ctx, 10*time.Second, "the alert "+strconv.Quote(a.rule), func(e event) bool {
+	alert, alertErr := await(ctx, s.guard, 10*time.Second, "the alert "+strconv.Quote(a.rule), func(e event) bool {
 		return e.Type == "alert" && e.Alert.Signature == a.rule && e.SrcIP == a.from
 	})
 	if alertErr == nil {
 		s.out.alert("ALERT %q (%s): %d packets from %s within %d s",
 			alert.Alert.Signature, alert.Alert.Severity, alert.Alert.Count, alert.SrcIP, alert.Alert.Window)
 	}
-	act, actErr := s.guard.await(ctx, 5*time.Second, "the action of "+strconv.Quote(a.rule), func(e event) bool {
+	act, actErr := await(ctx, s.guard, 5*time.Second, "the action of "+strconv.Quote(a.rule), func(e event) bool {
 		return e.Type == "action" && e.Action.Rule == a.rule && e.Action.IP == a.from.String()
 	})
 	a.expires = act.Action.Expires
@@ -189,10 +189,10 @@ func (s *stage) released(ctx context.Context, a *attack) error {
 // leave stops the guard and looks for what it left.
 func (s *stage) leave(ctx context.Context) error {
 	s.out.step("the guard ends (SIGTERM)")
-	if err := s.guard.stop(ctx); err != nil {
+	if err := s.guard.Stop(ctx); err != nil {
 		return fmt.Errorf("the guard did not end in order: %w", err)
 	}
-	e, err := s.guard.await(ctx, time.Second, "its statistics", func(e event) bool { return e.Type == "stats" })
+	e, err := await(ctx, s.guard, time.Second, "its statistics", func(e event) bool { return e.Type == "stats" })
 	if err != nil {
 		return err
 	}

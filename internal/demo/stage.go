@@ -21,7 +21,7 @@ type stage struct {
 	backend backend
 	temp    string
 	lab     *netlab.Lab
-	guard   *guard
+	guard   *netlab.Process
 	closers []io.Closer
 
 	victim, attacker, bystander *netlab.NS
@@ -60,14 +60,8 @@ func haveIPv6() bool {
 // build joins the three hosts through a switch: one network, one interface
 // each, so the victim sees every packet once.
 func (s *stage) build(ctx context.Context) error {
-	hub, err := s.lab.Namespace(ctx, "switch")
+	hub, err := s.lab.Switch(ctx, "switch")
 	if err != nil {
-		return err
-	}
-	if err := hub.IP(ctx, "link", "add", "br0", "type", "bridge"); err != nil {
-		return err
-	}
-	if err := hub.IP(ctx, "link", "set", "br0", "up"); err != nil {
 		return err
 	}
 	victim, attacker, bystander := hosts()
@@ -80,7 +74,7 @@ func (s *stage) build(ctx context.Context) error {
 		{"attacker", &s.attacker, []netip.Addr{attacker.v4, attacker.v6, attacker.v4.Next()}},
 		{"bystander", &s.bystander, []netip.Addr{bystander.v4, bystander.v6}},
 	} {
-		if *h.ns, err = s.plug(ctx, hub, h.name, h.addrs); err != nil {
+		if *h.ns, err = hub.Plug(ctx, h.name, networks(h.addrs)...); err != nil {
 			return err
 		}
 		s.out.say("%-9s %s", h.name, strings.Trim(fmt.Sprint(h.addrs), "[]"))
@@ -88,26 +82,19 @@ func (s *stage) build(ctx context.Context) error {
 	return s.listenSSH(ctx, netip.AddrPortFrom(victim.v4, 22), victim.v6)
 }
 
-// plug makes a host with the addresses and connects it to the switch.
-func (s *stage) plug(ctx context.Context, hub *netlab.NS, name string, addrs []netip.Addr) (*netlab.NS, error) {
-	ns, err := s.lab.Namespace(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	end := netlab.End{NS: ns, Iface: "eth0"}
+// networks gives each address its prefix length and leaves IPv6 out where the
+// kernel has none.
+func networks(addrs []netip.Addr) []netip.Prefix {
+	var out []netip.Prefix
 	for _, a := range addrs {
-		bits := 24
-		if a.Is6() {
-			bits = 64
-		}
-		if a.Is4() || haveIPv6() {
-			end.Addrs = append(end.Addrs, netip.PrefixFrom(a, bits))
+		switch {
+		case a.Is4():
+			out = append(out, netip.PrefixFrom(a, 24))
+		case haveIPv6():
+			out = append(out, netip.PrefixFrom(a, 64))
 		}
 	}
-	if err := s.lab.Link(ctx, end, netlab.End{NS: hub, Iface: name}); err != nil {
-		return nil, err
-	}
-	return ns, hub.IP(ctx, "link", "set", name, "master", "br0")
+	return out
 }
 
 // listenSSH puts something that greets like an SSH server on port 22 of the

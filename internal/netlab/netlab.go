@@ -57,7 +57,8 @@ type Lab struct {
 type NS struct {
 	// Name is the namespace's name for ip netns, unique on this machine:
 	// ng-PID-RANDOM-SHORT.
-	Name string
+	Name  string
+	short string
 }
 
 // End is one end of a veth pair: the namespace it lies in, its interface name
@@ -102,7 +103,7 @@ func (l *Lab) Namespace(ctx context.Context, short string) (*NS, error) {
 	if l.closed {
 		return nil, ErrClosed
 	}
-	ns := &NS{Name: l.label + "-" + short}
+	ns := &NS{Name: l.label + "-" + short, short: short}
 	if _, err := ip(ctx, "netns", "add", ns.Name); err != nil {
 		return nil, err
 	}

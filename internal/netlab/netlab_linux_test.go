@@ -152,3 +152,21 @@ func TestToolNamesThePackage(t *testing.T) {
 		t.Errorf("New without ip: %v, want ErrNoTool", err)
 	}
 }
+
+func TestSwitch(t *testing.T) {
+	lab := nstest.Lab(t)
+	hub, err := lab.Switch(t.Context(), "switch")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := hub.Plug(t.Context(), "a-long-host-name", prefixes("192.0.2.1/24", "2001:db8::1/64")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := hub.Plug(t.Context(), "b", prefixes("192.0.2.2/24", "2001:db8::2/64")...); err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []string{"192.0.2.2", "2001:db8::2"} {
+		nstest.Run(t, a, "ping", "-n", "-c", "1", "-W", "5", to)
+	}
+}

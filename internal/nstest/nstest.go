@@ -32,9 +32,14 @@ const (
 // binary inside a new network namespace with lo up, so that every thread and
 // every child program lives there and the machine's own ruleset is out of
 // reach; the second time it runs the tests. Without root it says so and exits
-// with 0, or with 1 where NETCAP_GUARD_REQUIRE is 1.
-func Main(m *testing.M) {
-	os.Exit(enter(m.Run))
+// with 0, or with 1 where NETCAP_GUARD_REQUIRE is 1. The functions in after
+// run once before the exit, in order, whatever came of it.
+func Main(m *testing.M, after ...func()) {
+	code := enter(m.Run)
+	for _, f := range after {
+		f()
+	}
+	os.Exit(code)
 }
 
 // Inside reports whether this process is the one that runs the tests, already
