@@ -73,7 +73,7 @@ func NewManager(config *ManagerConfig) (*Manager, error) {
 		return nil, err
 	}
 	if err := m.adopt(ctx); err != nil {
-		return nil, errors.Join(err, m.abandon(ctx))
+		return nil, errors.Join(err, m.abandon())
 	}
 	if cfg.Attach || cfg.PacketTime {
 		close(m.done)
@@ -114,15 +114,7 @@ func (m *Manager) open(ctx context.Context) error {
 
 // abandon gives up a Manager that failed to start: the blocks that were found
 // stay as they were found.
-func (m *Manager) abandon(ctx context.Context) error {
-	var err error
-	if d, ok := m.backend.(backend.Detacher); ok {
-		err = d.Detach()
-	} else {
-		err = m.backend.Close(ctx)
-	}
-	return errors.Join(err, m.lock.release())
-}
+func (m *Manager) abandon() error { return errors.Join(detach(m.backend), m.lock.release()) }
 
 // adopt takes over what the kernel enforces already, removes what is due or
 // meanwhile whitelisted, and tells the kernel what to let through.
@@ -298,7 +290,12 @@ func (m *Manager) flush(ctx context.Context) ([]Event, error) {
 // Close stops the background goroutine and takes everything of ours out of
 // the kernel, or with KeepOnClose leaves the blocks there. It is idempotent;
 // afterwards every change returns ErrClosed.
-func (m *Manager) Close() error {
+func (m *Manager) Close() error { return m.end(m.cfg.KeepOnClose || m.cfg.Attach) }
+
+// Detach is Close with the blocks left in force, whatever KeepOnClose says.
+func (m *Manager) Detach() error { return m.end(true) }
+
+func (m *Manager) end(keep bool) error {
 	m.stop()
 	<-m.done
 	m.kernel.Lock()
@@ -309,13 +306,12 @@ func (m *Manager) Close() error {
 	m.mu.Lock()
 	m.closed = true
 	m.mu.Unlock()
-	return errors.Join(m.closeBackend(context.Background()), m.lock.release())
+	return errors.Join(m.closeBackend(context.Background(), keep), m.lock.release())
 }
 
-func (m *Manager) closeBackend(ctx context.Context) error {
-	d, ok := m.backend.(backend.Detacher)
-	if ok && (m.cfg.KeepOnClose || m.cfg.Attach) {
-		return d.Detach()
+func (m *Manager) closeBackend(ctx context.Context, keep bool) error {
+	if keep && !m.cfg.DryRun {
+		return detach(m.backend)
 	}
 	if err := m.backend.Close(ctx); err != nil {
 		m.count(&m.stats.errors)
