@@ -1,0 +1,257 @@
+package iptables
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/netcap-guard/netcap-guard/backend"
+)
+
+const (
+	// maxHoles is how many holes one rule may have. iptables-restore takes
+	// 255 arguments a line, a hole needs five, and one rule of nf_tables at
+	// most 4,095 bytes of expressions.
+	maxHoles = 32
+)
+
+// lastStop is the last second that --datestop takes: iptables refuses years
+// from 2039 on, and the kernel's default end is the largest signed 32-bit
+// number.
+func lastStop() time.Time { return time.Unix(1<<31-1, 0).UTC() }
+
+// line is one rule and its text. For a rule that was read back, spec is the
+// text as iptables listed it, because a deletion must repeat it word for word
+// (the legacy program compares the matches in their order).
+type line struct {
+	rule rule
+	text string // canonical, for comparison
+	spec []string
+}
+
+func newLine(r rule) line {
+	spec := r.args()
+	return line{rule: r, text: quoteArgs(spec), spec: spec}
+}
+
+// parseLine reads a line of `iptables -S CHAIN` without its `-A CHAIN`.
+func parseLine(args []string) (line, bool) {
+	r, ok := parseRule(args)
+	if !ok {
+		return line{}, false
+	}
+	return line{rule: r, text: quoteArgs(r.args()), spec: args}, true
+}
+
+// entry is one block and the lines it has in the chain: none where the allow
+// list covers it wholly.
+type entry struct {
+	block   backend.Block
+	comment string
+	lines   []line
+	seq     uint64 // grows along the chain
+}
+
+func (e *entry) slot() backend.Slot { return e.block.Slot() }
+
+func (e *entry) family() int { return familyOf(e.block.Prefix.Addr()) }
+
+// sameLines reports whether two entries have the same rules.
+func sameLines(a, b []line) bool {
+	return slices.EqualFunc(a, b, func(x, y line) bool { return x.text == y.text })
+}
+
+// features is what the kernel and the program of one family can do.
+type features struct {
+	noTime, noRange, noHashlimit, noReject bool
+	rejectRate                             int // not above 0: without bound
+}
+
+// newEntry makes the entry of a block that is to be added. The block is kept
+// as the kernel will give it back, but for its end, which is kept exactly.
+func newEntry(b backend.Block) *entry {
+	comment := backend.Comment{Rule: b.Rule, Reason: b.Reason, Created: b.CreatedAt}.Encode(commentLimit)
+	c, _ := backend.DecodeComment(comment)
+	b.Rule, b.Reason, b.CreatedAt = c.Rule, c.Reason, c.Created
+	return &entry{block: b, comment: comment}
+}
+
+// stop is the value of --datestop for a block's end: the last whole second
+// before it, the end rounded up. The rule matches through that second, so the
+// block never ends early and less than a second late.
+func stop(end time.Time) int64 {
+	if end.IsZero() {
+		return 0
+	}
+	s := end.Unix()
+	if end.Nanosecond() == 0 {
+		s--
+	}
+	return max(s, 1)
+}
+
+// endOf is the reverse of stop.
+func endOf(stop int64) time.Time {
+	if stop == 0 {
+		return time.Time{}
+	}
+	return time.Unix(stop+1, 0)
+}
+
+// render makes the entry's lines, with the allow list's holes.
+func (e *entry) render(allow []netip.Prefix, can features) error {
+	hs, covered := holes(e.block.Prefix, allow)
+	if covered {
+		e.lines = nil
+		return nil
+	}
+	return e.renderHoles(hs, can)
+}
+
+// renderHoles makes the entry's lines with these holes.
+func (e *entry) renderHoles(hs []span, can features) error {
+	if err := e.expressible(hs, can); err != nil {
+		return err
+	}
+	r := rule{prefix: e.block.Prefix, target: e.block.Target, comment: e.comment}
+	if !can.noTime {
+		r.stop = stop(e.block.ExpiresAt)
+	}
+	e.lines = nil
+	for _, part := range parts(e.block.Prefix, hs) {
+		r.part, r.holes = part.span, part.holes
+		for _, role := range roles(e.block.Action, can.rejectRate > 0) {
+			r.role, r.rate = role, 0
+			if role == roleOver {
+				r.rate = can.rejectRate
+			}
+			e.lines = append(e.lines, newLine(r))
+		}
+	}
+	return nil
+}
+
+// expressible says what this machine's iptables lacks for the entry.
+func (e *entry) expressible(hs []span, can features) error {
+	switch {
+	case can.noRange && len(hs) > 0:
+		return fmt.Errorf("%w: %s with exceptions needs the kernel module xt_iprange", backend.ErrUnsupported, e.block.Key)
+	case can.noReject && e.block.Action != backend.Drop:
+		return fmt.Errorf("%w: %s needs the kernel module %s (use drop)", backend.ErrUnsupported, e.block.Action, families()[e.family()].reject)
+	case can.noHashlimit && can.rejectRate > 0 && e.block.Action != backend.Drop:
+		return fmt.Errorf("%w: bounded reject answers need the kernel module xt_hashlimit (use drop, or no reject rate)", backend.ErrUnsupported)
+	case !can.noTime && e.block.ExpiresAt.After(lastStop()):
+		return fmt.Errorf("%w: %s until %s: iptables knows no date after %s (make it permanent)", backend.ErrUnsupported,
+			e.block.Key, e.block.ExpiresAt.UTC().Format(time.DateOnly), lastStop().Format(time.DateOnly))
+	}
+	return nil
+}
+
+// roles are the rules that an action needs, in their order. The plain REJECT
+// stays a rule of its own, as an administrator expects to find it; what is
+// above the rate is dropped in front of it.
+func roles(a backend.Action, bounded bool) []role {
+	var out []role
+	if bounded && a != backend.Drop {
+		out = append(out, roleOver)
+	}
+	switch a {
+	case backend.Reject:
+		return append(out, roleReject)
+	case backend.RejectReset:
+		return append(out, roleReset, roleReject)
+	}
+	return append(out, roleDrop)
+}
+
+// part is a piece of a prefix that one rule can express. The zero span is the
+// whole prefix.
+type part struct {
+	span
+	holes []span
+}
+
+// parts cuts a prefix with many holes behind each maxHoles-th hole. The holes
+// are sorted and disjoint.
+func parts(p netip.Prefix, hs []span) []part {
+	if len(hs) <= maxHoles {
+		return []part{{holes: hs}}
+	}
+	var out []part
+	whole := spanOf(p)
+	from := whole.from
+	for chunk := range slices.Chunk(hs, maxHoles) {
+		end := chunk[len(chunk)-1].to
+		out = append(out, part{span{from, end}, chunk})
+		from = end.Next()
+	}
+	// Behind the last hole the last part goes on to the end of the prefix.
+	out[len(out)-1].to = whole.to
+	return out
+}
+
+// group puts lines that were read back together into entries, in the order of
+// the chain. Lines of which no block can be made (the rest of one that
+// somebody took apart) are returned beside them.
+func group(lines []line) (entries []*entry, orphans []line) {
+	type tag struct {
+		key     backend.Key
+		comment string
+		stop    int64
+		rejects bool
+	}
+	at := map[tag]*entry{}
+	var order []*entry
+	for _, l := range lines {
+		t := tag{
+			key:     backend.Key{Prefix: l.rule.prefix, Target: l.rule.target},
+			comment: l.rule.comment, stop: l.rule.stop, rejects: l.rule.role != roleDrop,
+		}
+		e := at[t]
+		if e == nil {
+			e = &entry{block: backend.Block{Key: t.key, ExpiresAt: endOf(t.stop)}, comment: t.comment}
+			at[t] = e
+			order = append(order, e)
+		}
+		e.lines = append(e.lines, l)
+	}
+	for _, e := range order {
+		if !e.decode() {
+			orphans = append(orphans, e.lines...)
+			continue
+		}
+		entries = append(entries, e)
+	}
+	return entries, orphans
+}
+
+// decode reads the block of an entry that has its key, end, comment and lines.
+func (e *entry) decode() bool {
+	var seen [roleReject + 1]bool
+	for _, l := range e.lines {
+		seen[l.rule.role] = true
+	}
+	switch {
+	case seen[roleDrop]:
+		e.block.Action = backend.Drop
+	case seen[roleReject] && seen[roleReset]:
+		e.block.Action = backend.RejectReset
+	case seen[roleReject]:
+		e.block.Action = backend.Reject
+	default:
+		return false
+	}
+	c, ok := backend.DecodeComment(e.comment)
+	e.block.Rule, e.block.Reason, e.block.CreatedAt = c.Rule, c.Reason, c.Created
+	return ok
+}
+
+// holesRead are the holes that the entry's lines have now.
+func (e *entry) holesRead() []span {
+	var hs []span
+	for _, l := range e.lines {
+		hs = append(hs, l.rule.holes...)
+	}
+	return merge(hs)
+}

@@ -1,0 +1,246 @@
+package iptables
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/netcap-guard/netcap-guard/backend"
+)
+
+// role is what one rule does for its block.
+type role uint8
+
+const (
+	roleDrop   role = iota
+	roleOver        // drops what is above the rate of reject answers
+	roleReset       // answers TCP with a reset
+	roleReject      // answers with port-unreachable
+)
+
+const (
+	// dateLayout is what --datestop takes and what -S prints.
+	dateLayout = "2006-01-02T15:04:05"
+	// commentLimit is XT_MAX_COMMENT_LEN (256) without its NUL.
+	commentLimit = 255
+	// bucket begins the name of the shared hashlimit table. Rules that name
+	// the same table share its budget, so the rate, which a table takes from
+	// its first rule, is part of the name. 14 bytes with the highest rate, of
+	// 15 possible.
+	bucket = "NETCAP-"
+)
+
+// rule is one line of the chain that belongs to a block.
+type rule struct {
+	prefix netip.Prefix // masked, not of length 0
+	target backend.Target
+	role   role
+	rate   int // roleOver: answers a second
+	// part narrows the rule to a range of the prefix; the zero span does not.
+	part  span
+	holes []span
+	// stop is the last second, in Unix time, in which the rule matches; 0 is
+	// for ever. xt_time compares whole seconds and includes the last one.
+	stop    int64
+	comment string // as backend.Comment encodes it
+}
+
+// side names the address option and the iprange option of a target.
+func side(t backend.Target) (addr, ranged string) {
+	if t == backend.Destination {
+		return "-d", "--dst-range"
+	}
+	return "-s", "--src-range"
+}
+
+// args is the rule as iptables takes it after `-A CHAIN`, in the order in
+// which -S prints it.
+func (r rule) args() []string {
+	addr, ranged := side(r.target)
+	a := make([]string, 0, 24+5*len(r.holes))
+	a = append(a, addr, r.prefix.String())
+	if r.role == roleReset {
+		a = append(a, "-p", "tcp")
+	}
+	if r.part != (span{}) {
+		a = append(a, "-m", "iprange", ranged, r.part.String())
+	}
+	for _, h := range r.holes {
+		a = append(a, "-m", "iprange", "!", ranged, h.String())
+	}
+	if r.role == roleOver {
+		a = append(a, above(r.rate)...)
+	}
+	if r.stop != 0 {
+		a = append(a, "-m", "time", "--datestop", time.Unix(r.stop, 0).UTC().Format(dateLayout))
+	}
+	a = append(a, "-m", "comment", "--comment", r.comment, "-j")
+	switch r.role {
+	case roleReset:
+		return append(a, "REJECT", "--reject-with", "tcp-reset")
+	case roleReject:
+		return append(a, "REJECT", "--reject-with", families()[familyOf(r.prefix.Addr())].unreachable)
+	}
+	return append(a, "DROP")
+}
+
+// above is the match for packets above a rate, in packets a second.
+func above(rate int) []string {
+	n := strconv.Itoa(rate)
+	return []string{
+		"-m", "hashlimit", "--hashlimit-above", n + "/sec", "--hashlimit-burst", n, "--hashlimit-name", bucket + n,
+	}
+}
+
+// parseRule reads what args wrote, in any order of the matches. It reports
+// false for a rule that args cannot have written: such a rule is not ours.
+func parseRule(args []string) (rule, bool) {
+	p := parser{args: args, values: map[string]string{}}
+	for len(p.args) > 0 {
+		if !p.option() {
+			return rule{}, false
+		}
+	}
+	return p.rule()
+}
+
+// parser walks over the arguments of one rule.
+type parser struct {
+	args   []string
+	values map[string]string // option -> value, for options that occur once
+	holes  []string
+	ranged string // the iprange option that holes and part use
+}
+
+// option reads one option with its value.
+func (p *parser) option() bool {
+	not := p.args[0] == "!"
+	if not {
+		p.args = p.args[1:]
+	}
+	if len(p.args) < 2 {
+		return false
+	}
+	opt, value := p.args[0], p.args[1]
+	p.args = p.args[2:]
+	switch opt {
+	case "--src-range", "--dst-range":
+		if p.ranged != "" && p.ranged != opt {
+			return false
+		}
+		p.ranged = opt
+		if not {
+			p.holes = append(p.holes, value)
+			return true
+		}
+	case "-m":
+		known := slices.Contains([]string{"iprange", "hashlimit", "time", "comment", "tcp"}, value)
+		return known && !not
+	case "-s", "-d", "-p", "-j", "--datestop", "--comment", "--reject-with",
+		"--hashlimit-above", "--hashlimit-burst", "--hashlimit-name":
+	default:
+		return false
+	}
+	_, twice := p.values[opt]
+	p.values[opt] = value
+	return !twice && !not
+}
+
+// rule puts the options together.
+func (p *parser) rule() (rule, bool) {
+	r := rule{comment: p.values["--comment"]}
+	if _, ok := backend.DecodeComment(r.comment); !ok || len(r.comment) > commentLimit {
+		return rule{}, false
+	}
+	if !p.place(&r) || !p.verdict(&r) {
+		return rule{}, false
+	}
+	if date, ok := p.values["--datestop"]; ok {
+		t, err := time.Parse(dateLayout, date)
+		if err != nil || t.Unix() <= 0 {
+			return rule{}, false
+		}
+		r.stop = t.Unix()
+	}
+	return r, true
+}
+
+// place reads which packets the rule looks at.
+func (p *parser) place(r *rule) bool {
+	source, isSource := p.values["-s"]
+	dest, isDest := p.values["-d"]
+	if isSource == isDest {
+		return false
+	}
+	if isDest {
+		r.target = backend.Destination
+	}
+	var err error
+	r.prefix, err = netip.ParsePrefix(source + dest)
+	if err != nil || r.prefix.Bits() == 0 {
+		return false
+	}
+	if c, err := backend.Canonical(r.prefix); err != nil || c != r.prefix {
+		return false
+	}
+	if p.ranged == "" {
+		return true
+	}
+	if _, ranged := side(r.target); p.ranged != ranged {
+		return false
+	}
+	if text, ok := p.values[p.ranged]; ok {
+		if r.part, ok = r.parseSpan(text); !ok {
+			return false
+		}
+	}
+	for _, text := range p.holes {
+		h, ok := r.parseSpan(text)
+		if !ok {
+			return false
+		}
+		r.holes = append(r.holes, h)
+	}
+	return true
+}
+
+// verdict reads what the rule does with a packet.
+func (p *parser) verdict(r *rule) bool {
+	proto, isProto := p.values["-p"]
+	above, isOver := p.values["--hashlimit-above"]
+	with := p.values["--reject-with"]
+	switch verdict := p.values["-j"]; {
+	case verdict == "REJECT" && isProto && proto == "tcp" && with == "tcp-reset" && !isOver:
+		r.role = roleReset
+		return true
+	case isProto:
+		return false
+	case verdict == "REJECT" && !isOver && with == families()[familyOf(r.prefix.Addr())].unreachable:
+		r.role = roleReject
+		return true
+	case verdict != "DROP" || with != "":
+		return false
+	case !isOver:
+		r.role = roleDrop
+		return p.values["--hashlimit-burst"]+p.values["--hashlimit-name"] == ""
+	}
+	digits := strings.TrimSuffix(above, "/sec")
+	rate, err := strconv.Atoi(digits)
+	r.role, r.rate = roleOver, rate
+	return err == nil && rate > 0 && strconv.Itoa(rate) == digits && digits != above &&
+		p.values["--hashlimit-burst"] == digits && p.values["--hashlimit-name"] == bucket+digits
+}
+
+// parseSpan reads "from-to", a range inside the rule's prefix.
+func (r rule) parseSpan(s string) (span, bool) {
+	from, to, _ := strings.Cut(s, "-")
+	f, err := netip.ParseAddr(from)
+	if err != nil {
+		return span{}, false
+	}
+	t, err := netip.ParseAddr(to)
+	ok := err == nil && r.prefix.Contains(f) && r.prefix.Contains(t) && !t.Less(f) && f.Zone()+t.Zone() == ""
+	return span{f, t}, ok
+}
