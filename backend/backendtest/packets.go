@@ -38,10 +38,9 @@ func (o Outcome) String() string {
 }
 
 // The network that a Prober provides: the guard's host with the two Guard
-// addresses, and a peer on the same link that can send from and receive at
-// every address of the Peer networks. Addresses of the OnLink networks are
-// neighbours (they are resolved by ARP and neighbour discovery), the others
-// lie behind the peer.
+// addresses, and a peer on the same link that can send from and receive at the
+// addresses the suite uses. Those of the OnLink networks are neighbours (they
+// are resolved by ARP and neighbour discovery), the others lie behind the peer.
 const (
 	Guard4  = "10.77.0.1"
 	Guard6  = "fd77::1"

@@ -1,0 +1,125 @@
+// Package nft is the nftables backend: one table of family inet with one hash
+// set for each kind of block (action, target, family, prefix length), whose
+// elements are the blocks. The kernel expires them; each carries its rule,
+// reason and creation as a comment, so the kernel is the database.
+//
+//	table inet NETCAP {
+//		set drop_src4_32 { type ipv4_addr; size 1000000; flags timeout
+//			elements = { 192.0.2.1 timeout 1h expires 59m comment "NETCAP: ..." } }
+//		chain source {
+//			ip saddr @allow4 return
+//			ip saddr @drop_src4_32 counter drop }
+//		chain prerouting { type filter hook prerouting priority raw - 10; jump source; jump destination }
+//		...
+//
+// Why it is built so:
+//
+//   - prerouting at raw-10 comes before connection tracking and NAT and sees
+//     what is for this host and what is forwarded, published container ports
+//     included; output sees what this host sends. A drop there beats every
+//     later accept.
+//   - Both hooks look at both sides. A destination block therefore stops what
+//     anyone sends to the address, this host's own reject answers included:
+//     an address blocked with REJECT as source and with anything as
+//     destination gets no answer. A source block never stops what this host
+//     sends to the address.
+//   - A set that knows intervals refuses nested and overlapping prefixes, and
+//     adding to a large one costs milliseconds (Linux 6.18). A hash set for
+//     each prefix length with a masked lookup has neither fault. The sets and
+//     their rules are made when first needed, because each costs every packet
+//     a lookup.
+//   - Where prefixes nest, the longest is looked up first; all actions here
+//     stop the packet, so the order decides only how it is answered.
+//   - ICMPv6 neighbour discovery (types 133 to 137 with hop limit 255, RFC
+//     4861) passes before everything: without it innocent neighbours on the
+//     link break.
+//
+// Every Change is one netlink transaction up to 20,000 elements. A larger one
+// is cut into several, and if one of them fails, those before it are undone
+// (see Backend.Apply).
+package nft
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/netcap-guard/netcap-guard/backend"
+)
+
+// Defaults of Config.
+const (
+	DefaultTable             = "NETCAP"
+	DefaultRejectRate uint64 = 1000
+	DefaultSetSize    uint32 = 1_000_000
+	maxTableName             = 28
+)
+
+// Config says how the backend is made. The zero value is usable.
+type Config struct {
+	// Table is the table's name; empty means DefaultTable. 1 to 28 of A-Z a-z
+	// 0-9 _ -.
+	Table string
+	// IPv4 and IPv6 switch the families on; neither means both. Blocks of a
+	// family that is off are refused with ErrUnsupported, allowed prefixes of
+	// it are passed over.
+	IPv4, IPv6 bool
+	// Logger gets warnings about what somebody else did to the table. Nil
+	// means no log.
+	Logger *slog.Logger
+	// Counters adds a packet counter to every rule that stops packets.
+	Counters bool
+	// RejectRate bounds the answers to rejected packets, of all blocks
+	// together, per second; above it packets are dropped without an answer,
+	// so that a flood with forged sources makes no backscatter. 0 means
+	// DefaultRejectRate.
+	RejectRate uint64
+	// SetSize is the number of blocks one set holds; 0 means DefaultSetSize.
+	// A set that is there already keeps its size.
+	SetSize uint32
+	// NetNS is an open file descriptor of the network namespace to work in;
+	// 0 means the calling thread's. It is needed during New only.
+	NetNS int
+}
+
+// complete checks c and fills in the defaults.
+func (c Config) complete() (Config, error) {
+	if c.Table == "" {
+		c.Table = DefaultTable
+	}
+	if err := validTable(c.Table); err != nil {
+		return c, err
+	}
+	if !c.IPv4 && !c.IPv6 {
+		c.IPv4, c.IPv6 = true, true
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.RejectRate == 0 {
+		c.RejectRate = DefaultRejectRate
+	}
+	if c.SetSize == 0 {
+		c.SetSize = DefaultSetSize
+	}
+	return c, nil
+}
+
+func validTable(name string) error {
+	if len(name) > maxTableName {
+		return fmt.Errorf("%w: table name %q is longer than %d bytes", backend.ErrInvalid, name, maxTableName)
+	}
+	for _, r := range name {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '_', r == '-':
+		default:
+			return fmt.Errorf("%w: table name %q (use A-Z a-z 0-9 _ -)", backend.ErrInvalid, name)
+		}
+	}
+	return nil
+}
+
+const name = "nft"
+
+func (*Backend) fail(op string, err error) error {
+	return &backend.OpError{Backend: name, Op: op, Err: err}
+}

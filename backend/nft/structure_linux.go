@@ -1,0 +1,199 @@
+package nft
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// structure is what this process knows of the table.
+type structure struct {
+	// rules holds the handle of each set's rule; its keys are the sets.
+	rules map[kind]uint64
+	// answers: the chains that answer rejected packets are there.
+	answers bool
+}
+
+func (s structure) kinds() []kind {
+	out := make([]kind, 0, len(s.rules))
+	for k := range s.rules {
+		out = append(out, k)
+	}
+	return out
+}
+
+// live is what the kernel has.
+type live struct {
+	structure
+	exists bool // the table
+	right  bool // chains, rules and sets are as we make them
+	wrong  string
+	chains map[string]*nftables.Chain
+	allow  map[string]bool // the allow sets that are as we make them
+	// replace are sets with a name of ours that are not as we make them; drop
+	// are ours that rebuild is to leave out.
+	replace []definition
+	drop    []kind
+}
+
+func isAllow(name string) bool {
+	return slices.ContainsFunc(families(), func(f family) bool { return f.allow == name })
+}
+
+func (d definition) anonymous() bool { return d.flags&unix.NFT_SET_ANONYMOUS != 0 }
+
+// fits reports whether the set is one that this backend makes for the kind,
+// whatever its size.
+func (d definition) fits(k kind) bool {
+	f := k.family()
+	key := f.keyType
+	return d.flags == unix.NFT_SET_TIMEOUT && d.keyType == key.GetNFTMagic() && d.keyLen == f.length
+}
+
+func (d definition) fitsAllow(f family) bool {
+	key := f.keyType
+	return d.flags == unix.NFT_SET_INTERVAL && d.keyType == key.GetNFTMagic() && d.keyLen == f.length
+}
+
+// inspect reads the structure of the table and compares it with layout.
+func (b *Backend) inspect() (live, error) {
+	l := live{structure: structure{rules: map[kind]uint64{}}, allow: map[string]bool{}, chains: map[string]*nftables.Chain{}}
+	table, err := b.conn.ListTableOfFamily(b.config.Table, b.table.Family)
+	if errors.Is(err, unix.ENOENT) {
+		l.wrong = "no table"
+		return l, nil
+	}
+	if err != nil {
+		return l, fmt.Errorf("read table: %w", err)
+	}
+	l.exists = true
+	if err := b.inspectSets(&l); err != nil {
+		return l, err
+	}
+	chains, err := b.conn.ListChainsOfTableFamily(b.table.Family)
+	if err != nil {
+		return l, fmt.Errorf("read chains: %w", err)
+	}
+	for _, c := range chains {
+		if c.Table != nil && c.Table.Name == b.config.Table {
+			l.chains[c.Name] = c
+		}
+	}
+	_, l.answers = l.chains[chainRefuse]
+	if table.Flags&nftables.TableFlagDormant != 0 {
+		l.wrong = "the table sleeps"
+		return l, nil
+	}
+	return l, b.compare(&l)
+}
+
+func (b *Backend) inspectSets(l *live) error {
+	defs, err := b.read.sets(b.config.Table)
+	if err != nil {
+		return fmt.Errorf("read sets: %w", err)
+	}
+	for _, d := range defs {
+		k, ours := parseKind(d.name)
+		allow := slices.IndexFunc(families(), func(f family) bool { return f.allow == d.name })
+		switch {
+		case ours && d.fits(k):
+			l.rules[k] = 0
+		case allow >= 0 && d.fitsAllow(families()[allow]):
+			l.allow[d.name] = true
+		case ours || allow >= 0:
+			l.replace = append(l.replace, d)
+		}
+	}
+	return nil
+}
+
+// compare sets right, or wrong to what it found first, and the rules' handles.
+func (b *Backend) compare(l *live) error {
+	if len(l.replace) > 0 {
+		l.wrong = "set " + l.replace[0].name
+		return nil
+	}
+	for _, f := range families() {
+		if f.enabled(b.config) && !l.allow[f.allow] {
+			l.wrong = "no set " + f.allow
+			return nil
+		}
+	}
+	kinds := l.enabledKinds(b.config)
+	for _, want := range layout(b.config, kinds, l.answers) {
+		have, ok := l.chains[want.name]
+		if !ok || !want.same(have) {
+			l.wrong = "chain " + want.name
+			return nil
+		}
+		rules, err := b.conn.GetRules(b.table, have)
+		if err != nil || !sameRules(rules, want.rules) {
+			// An error is an expression the library cannot read: not ours.
+			l.wrong = "rules of chain " + want.name
+			return nil
+		}
+		for i, r := range want.rules {
+			if k, ok := looksUp(r); ok {
+				l.rules[k] = rules[i].Handle
+			}
+		}
+	}
+	l.right = true
+	return nil
+}
+
+// enabledKinds are the sets that get a rule.
+func (l *live) enabledKinds(c Config) []kind {
+	return slices.DeleteFunc(l.kinds(), func(k kind) bool { return !k.family().enabled(c) || slices.Contains(l.drop, k) })
+}
+
+// same reports whether the kernel's chain is as we make it.
+func (s chainSpec) same(c *nftables.Chain) bool {
+	want := s.chain(c.Table)
+	if want.Hooknum == nil || c.Hooknum == nil {
+		return want.Hooknum == nil && c.Hooknum == nil
+	}
+	return c.Type == want.Type && *c.Hooknum == *want.Hooknum && c.Priority != nil && *c.Priority == *want.Priority &&
+		c.Policy != nil && *c.Policy == *want.Policy
+}
+
+func sameRules(have []*nftables.Rule, want [][]expr.Any) bool {
+	return slices.EqualFunc(have, want, func(h *nftables.Rule, w []expr.Any) bool {
+		return slices.EqualFunc(h.Exprs, w, sameExpr)
+	})
+}
+
+// sameExpr compares two expressions in their netlink form, without what the
+// kernel counts and without numbers that hold inside one transaction only.
+func sameExpr(a, b expr.Any) bool {
+	x, errX := expr.Marshal(byte(nftables.TableFamilyINet), plain(a))
+	y, errY := expr.Marshal(byte(nftables.TableFamilyINet), plain(b))
+	return errX == nil && errY == nil && bytes.Equal(x, y)
+}
+
+func plain(e expr.Any) expr.Any {
+	switch e := e.(type) {
+	case *expr.Counter:
+		return &expr.Counter{}
+	case *expr.Lookup:
+		c := *e
+		c.SetID = 0
+		return &c
+	}
+	return e
+}
+
+// looksUp says which set's rule this is.
+func looksUp(rule []expr.Any) (kind, bool) {
+	for _, e := range rule {
+		if l, ok := e.(*expr.Lookup); ok {
+			return parseKind(l.SetName)
+		}
+	}
+	return kind{}, false
+}
