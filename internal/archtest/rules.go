@@ -81,6 +81,8 @@ func dependencies() []dependency {
 		{"github.com/spf13/cobra", []string{"cmd/netcap-guard"}, "the command line is main's business"},
 		{"github.com/spf13/pflag", []string{"cmd/netcap-guard"}, "the command line is main's business"},
 		{"github.com/schollz/progressbar/v3", []string{"cmd/netcap-guard", "internal/guard"}, "only what faces a person draws"},
+		{"github.com/coreos/go-systemd/v22", []string{"internal/guard"}, "only the wiring talks to the service manager"},
+		{"github.com/santhosh-tekuri/jsonschema/v6", []string{"test"}, "events are checked against their schema in tests"},
 		{"golang.org/x/term", []string{"cmd/netcap-guard", "internal/guard", "internal/demo"}, "only what faces a person asks for a terminal"},
 		{"go.yaml.in/yaml/v3", []string{"engine", "internal/guard", "configs"}, "only rule and configuration files are YAML"},
 		{"github.com/google/gopacket", []string{"test"}, "the packet path decodes into reused records; gopacket cross-checks it in tests"},
