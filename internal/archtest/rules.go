@@ -78,6 +78,7 @@ func dependencies() []dependency {
 		{"github.com/vishvananda/netns", []string{"internal/netlab", "internal/guard", "internal/hostaddr", "capture", "backend/nft", "backend/iptables"},
 			"namespaces are entered where a socket is opened, nowhere else"},
 		{"github.com/expr-lang/expr", []string{"engine"}, "expressions are the engine's business"},
+		{"github.com/coreos/go-systemd/v22", []string{"internal/guard"}, "the service manager is told by the wiring alone"},
 		{"github.com/spf13/cobra", []string{"cmd/netcap-guard"}, "the command line is main's business"},
 		{"github.com/spf13/pflag", []string{"cmd/netcap-guard"}, "the command line is main's business"},
 		{"github.com/schollz/progressbar/v3", []string{"cmd/netcap-guard", "internal/guard"}, "only what faces a person draws"},

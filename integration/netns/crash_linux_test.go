@@ -1,0 +1,198 @@
+package netns
+
+import (
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/netcap-guard/netcap-guard/internal/netlab"
+)
+
+// murder kills the guard without a chance to clean up.
+func murder(t *testing.T, g *guard) {
+	t.Helper()
+	if err := g.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Wait(t.Context()); err == nil {
+		t.Fatal("the guard survived SIGKILL")
+	}
+}
+
+// TestKilledGuardsBlocksEnd: what a killed guard left goes on, and ends on
+// time without it.
+func TestKilledGuardsBlocksEnd(t *testing.T) {
+	each(t, func(t *testing.T, f flavour) {
+		w := newWorld(t)
+		g := startGuard(t, f, w.victim.NS, rules(t, "iptables_block", "duration: 6s"))
+		scan(t, w.attacker, w.victim.v4)
+		ends := g.action(t, w.attacker.v4.String(), "created").Action.Expires
+		murder(t, g)
+		if !f.lists(t, w.victim.NS, w.attacker.v4, "DROP", scanRule) {
+			t.Errorf("the block is gone with the guard:\n%s", f.listing(t, w.victim.NS, w.attacker.v4))
+		}
+		mustEnd(t, w, ends)
+		mustReach(t, "attacker", w.attacker, w.victim.v4)
+	})
+}
+
+// TestNextGuardAdopts: the next start knows the blocks of a killed guard, with
+// their rule and end, and leaves nothing of them when it ends.
+func TestNextGuardAdopts(t *testing.T) {
+	each(t, func(t *testing.T, f flavour) {
+		w := newWorld(t)
+		file := rules(t, "iptables_block", "duration: 10m")
+		g := startGuard(t, f, w.victim.NS, file)
+		for _, to := range families(w) {
+			scan(t, w.attacker, to)
+			g.action(t, w.attacker.addr(to).String(), "created")
+		}
+		murder(t, g)
+		g = startGuard(t, f, w.victim.NS, file)
+		mustNotReach(t, "attacker", w.attacker, w.victim.v4)
+		mustNotReach(t, "attacker", w.attacker, w.victim.v6)
+		stats := g.end(t).Stats.Firewall
+		if stats["blocks_created"] != 0 || stats["blocks_removed"] != 2 {
+			t.Errorf("statistics %v, want none created and the 2 adopted removed", stats)
+		}
+		mustReach(t, "attacker", w.attacker, w.victim.v4)
+	})
+}
+
+// pageCleanup is the specification page's way to remove what an unclean
+// shutdown left, word for word but for sudo.
+const pageCleanup = `iptables -F NETCAP
+ip6tables -F NETCAP
+iptables -D INPUT -j NETCAP
+iptables -D FORWARD -j NETCAP
+iptables -D OUTPUT -j NETCAP
+iptables -X NETCAP`
+
+// TestPagesManualCleanup types the page's commands, then those the page
+// prints for IPv4 alone for IPv6 too.
+func TestPagesManualCleanup(t *testing.T) {
+	eachIPTables(t, func(t *testing.T, f flavour) {
+		w := newWorld(t)
+		g := startGuard(t, f, w.victim.NS, rules(t, "iptables_block", "duration: 10m"))
+		for _, to := range families(w) {
+			scan(t, w.attacker, to)
+			g.action(t, w.attacker.addr(to).String(), "created")
+		}
+		murder(t, g)
+		typed := strings.Split(pageCleanup, "\n")
+		for _, line := range typed {
+			argv := strings.Fields(line)
+			f.run(t, w.victim.NS, argv[0], argv[1:]...)
+		}
+		for _, line := range typed {
+			if argv := strings.Fields(line); argv[0] == "iptables" && argv[1] != "-F" {
+				f.run(t, w.victim.NS, "ip6tables", argv[1:]...)
+			}
+		}
+		f.mustBeClean(t, w.victim.NS)
+		mustReach(t, "attacker", w.attacker, w.victim.v4)
+	})
+}
+
+// TestCleanupVerb: one command does the same, whatever was left.
+func TestCleanupVerb(t *testing.T) {
+	each(t, func(t *testing.T, f flavour) {
+		w := newWorld(t)
+		g := startGuard(t, f, w.victim.NS, rules(t, "iptables_block", "duration: 10m"))
+		scan(t, w.attacker, w.victim.v4)
+		g.action(t, w.attacker.v4.String(), "created")
+		murder(t, g)
+		verb(t, f, w.victim.NS, "cleanup").mustBe(t, 0)
+		f.mustBeClean(t, w.victim.NS)
+		verb(t, f, w.victim.NS, "cleanup").mustBe(t, 0) // nothing there: no error
+	})
+}
+
+// foreign is an administrator's own firewall, with names close to ours.
+const foreignNFT = `table inet mine {
+	set drop_src4_32 {
+		type ipv4_addr
+		flags timeout
+		elements = { 198.51.100.7 }
+	}
+	chain input {
+		type filter hook input priority filter; policy accept;
+		ip saddr @drop_src4_32 drop comment "NETCUP: not ours"
+		tcp dport 8080 accept
+	}
+}
+table ip NETCUP {
+	chain NETCUP {
+		ip saddr 198.51.100.8 drop
+	}
+}
+`
+
+func foreignIPTables() [][]string {
+	return [][]string{
+		{"-N", "NETCUP"},
+		{"-A", "NETCUP", "-m", "comment", "--comment", "not ours", "-j", "DROP"},
+		{"-A", "INPUT", "-p", "tcp", "--dport", "2323", "-j", "NETCUP"},
+		{"-A", "OUTPUT", "-p", "udp", "--dport", "9", "-j", "REJECT"},
+		{"-t", "nat", "-A", "POSTROUTING", "-o", "eth7", "-j", "MASQUERADE"},
+		{"-P", "FORWARD", "DROP"},
+	}
+}
+
+// snapshot is every firewall rule of a namespace as the tools list it.
+func (f flavour) snapshot(t *testing.T, ns *netlab.NS) string {
+	t.Helper()
+	// Handles would differ if a rule was removed and put back.
+	out := f.run(t, ns, "nft", "-a", "list", "ruleset")
+	if f.backend == "iptables" {
+		out += f.run(t, ns, "iptables", "-S") + f.run(t, ns, "iptables", "-t", "nat", "-S") + f.run(t, ns, "ip6tables", "-S")
+	}
+	return out
+}
+
+// TestForeignRulesUntouched: an administrator's rules are byte for byte the
+// same before the guard and after it.
+func TestForeignRulesUntouched(t *testing.T) {
+	each(t, func(t *testing.T, f flavour) {
+		w := newWorld(t)
+		f.run(t, w.victim.NS, "nft", "-f", write(t, "foreign.nft", foreignNFT))
+		for _, rule := range foreignIPTables() {
+			if f.backend == "iptables" {
+				f.run(t, w.victim.NS, "iptables", rule...)
+				f.run(t, w.victim.NS, "ip6tables", rule...)
+			}
+		}
+		touchAll(t, f, w)
+		before := f.snapshot(t, w.victim.NS)
+		g := startGuard(t, f, w.victim.NS, rules(t, "iptables_block", "duration: 10m"))
+		for _, to := range families(w) {
+			scan(t, w.attacker, to)
+			g.action(t, w.attacker.addr(to).String(), "created")
+		}
+		mustReach(t, "bystander", w.bystander, w.victim.v4)
+		g.end(t)
+		if after := f.snapshot(t, w.victim.NS); after != before {
+			t.Errorf("foreign rules before:\n%s\nafter:\n%s", before, after)
+		}
+	})
+}
+
+// touchAll has the tool make the empty chains and tables that it makes on
+// first use, so that they are no difference.
+func touchAll(t *testing.T, f flavour, w world) {
+	t.Helper()
+	if f.backend != "iptables" {
+		return
+	}
+	for _, a := range []netip.Addr{w.attacker.v4, w.attacker.v6} {
+		tool := "iptables"
+		if a.Is6() {
+			tool = "ip6tables"
+		}
+		for _, chain := range []string{"INPUT", "FORWARD", "OUTPUT"} {
+			f.run(t, w.victim.NS, tool, "-A", chain, "-s", a.String(), "-j", "RETURN")
+			f.run(t, w.victim.NS, tool, "-D", chain, "-s", a.String(), "-j", "RETURN")
+		}
+	}
+}

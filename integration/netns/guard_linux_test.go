@@ -1,0 +1,235 @@
+package netns
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/netcap-guard/netcap-guard/internal/netlab"
+)
+
+// event is what the tests read of the guard's events.
+type event struct {
+	Type  string `json:"event_type"`
+	SrcIP string `json:"src_ip"`
+	Alert struct {
+		Signature string `json:"signature"`
+		Count     int    `json:"count"`
+	} `json:"alert"`
+	Packet uint64 `json:"packet"`
+	Action struct {
+		Type    string    `json:"type"`
+		Result  string    `json:"result"`
+		IP      string    `json:"ip"`
+		Expires time.Time `json:"expires"`
+		Rule    string    `json:"rule"`
+		DryRun  bool      `json:"dry_run"`
+	} `json:"action"`
+	Stats struct {
+		Packets  uint64            `json:"packets"`
+		Firewall map[string]uint64 `json:"firewall"`
+		Actions  map[string]uint64 `json:"actions"`
+	} `json:"stats"`
+}
+
+// guard is a running guard.
+type guard struct {
+	*netlab.Process
+	f  flavour
+	ns *netlab.NS
+}
+
+const scanRule = "Block Port Scanner"
+
+// rules writes a file with the specification's port scan rule and the given
+// action line and returns its path.
+func rules(t *testing.T, action, config string) string {
+	t.Helper()
+	return write(t, "rules.yml", fmt.Sprintf(`rules:
+  - name: %s
+    description: Block hosts performing port scans
+    type: TCP
+    expression: |
+      SYN && !ACK && PayloadSize == 0
+    severity: high
+    threshold: 50
+    threshold_window: 10
+    actions:
+      - type: %s
+        config: {%s}
+`, scanRule, action, config))
+}
+
+// write makes a file that everybody may read.
+func write(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// common are the flags that keep the machine's own configuration and socket
+// out of a test.
+func common(t *testing.T, f flavour) []string {
+	t.Helper()
+	return []string{"--backend=" + f.backend, "--config", write(t, "config.yaml", ""),
+		"--control", filepath.Join(t.TempDir(), "control.sock")}
+}
+
+// startGuard starts the guard on eth0 of a namespace and waits until it says
+// that it captures.
+func startGuard(t *testing.T, f flavour, ns *netlab.NS, rules string, flags ...string) *guard {
+	t.Helper()
+	args := slices.Concat([]string{"-i", "eth0", "--rules", rules, "-o", "json"}, common(t, f), flags)
+	p, err := netlab.Start(f.command(t, ns, guardBinary(), args...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &guard{p, f, ns}
+	t.Cleanup(func() {
+		g.Kill()
+		if t.Failed() {
+			for _, l := range g.Lines() {
+				t.Logf("guard: %s", l.Text)
+			}
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	_, err = g.Await(ctx, func(l netlab.Line) bool { return l.Stderr && strings.HasPrefix(l.Text, "guarding eth0 with ") })
+	if err != nil {
+		t.Fatalf("the guard is not ready: %v", err)
+	}
+	return g
+}
+
+// await waits for the first event that fits.
+func (g *guard) await(t *testing.T, what string, fits func(event) bool) event {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var found event
+	_, err := g.Await(ctx, func(l netlab.Line) bool {
+		if l.Stderr {
+			return false
+		}
+		var e event
+		if err := json.Unmarshal([]byte(l.Text), &e); err != nil {
+			t.Errorf("standard output carries %q: %v", l.Text, err)
+			return false
+		}
+		found = e
+		return fits(e)
+	})
+	if err != nil {
+		t.Fatalf("no %s: %v", what, err)
+	}
+	return found
+}
+
+// action waits for the action of the port scan rule on the address.
+func (g *guard) action(t *testing.T, ip, result string) event {
+	t.Helper()
+	e := g.await(t, "action on "+ip, func(e event) bool { return e.Type == "action" && e.Action.IP == ip })
+	if e.Action.Result != result || e.Action.Rule != scanRule {
+		t.Fatalf("action %+v, want result %s of rule %q", e.Action, result, scanRule)
+	}
+	return e
+}
+
+// end stops the guard in order, checks that nothing is left in the kernel and
+// returns its statistics.
+func (g *guard) end(t *testing.T) event {
+	t.Helper()
+	if err := g.Stop(t.Context()); err != nil {
+		t.Errorf("the guard did not end in order: %v", err)
+	}
+	g.f.mustBeClean(t, g.ns)
+	return g.await(t, "statistics", func(e event) bool { return e.Type == "stats" })
+}
+
+// result is what a run of the command line gave.
+type result struct {
+	args           []string
+	stdout, stderr string
+	code           int
+}
+
+// verb runs one subcommand inside a namespace to its end.
+func verb(t *testing.T, f flavour, ns *netlab.NS, args ...string) result {
+	t.Helper()
+	return finish(t, f.command(t, ns, guardBinary(), slices.Concat(args, common(t, f))...))
+}
+
+// finish runs a prepared command to its end, whatever its exit code.
+func finish(t *testing.T, cmd *exec.Cmd) result {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	r := result{args: cmd.Args, stdout: stdout.String(), stderr: stderr.String()}
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		r.code = exit.ExitCode()
+	case err != nil:
+		t.Fatalf("%v: %v", cmd.Args, err)
+	}
+	return r
+}
+
+// mustBe fails the test where the exit code is another.
+func (r result) mustBe(t *testing.T, code int) result {
+	t.Helper()
+	if r.code != code {
+		t.Fatalf("%v: exit code %d, want %d\nstdout: %s\nstderr: %s", r.args, r.code, code, r.stdout, r.stderr)
+	}
+	return r
+}
+
+// lineWith returns the first line that holds the text, with its spaces
+// squeezed.
+func lineWith(out, text string) string {
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, text) {
+			return strings.Join(strings.Fields(line), " ")
+		}
+	}
+	return ""
+}
+
+// listedBlock is one line of `list -o json`.
+type listedBlock struct {
+	Prefix    string   `json:"prefix"`
+	Target    string   `json:"target"`
+	Action    string   `json:"action"`
+	Rule      string   `json:"rule"`
+	Reason    string   `json:"reason"`
+	Remaining *float64 `json:"remaining"`
+}
+
+// list reads the output of `list -o json`.
+func list(t *testing.T, f flavour, ns *netlab.NS) []listedBlock {
+	t.Helper()
+	out := verb(t, f, ns, "list", "-o", "json").mustBe(t, 0).stdout
+	var blocks []listedBlock
+	for line := range strings.Lines(out) {
+		var b listedBlock
+		if err := json.Unmarshal([]byte(line), &b); err != nil {
+			t.Fatalf("list prints %q: %v", line, err)
+		}
+		blocks = append(blocks, b)
+	}
+	return blocks
+}
