@@ -1,0 +1,79 @@
+package engine
+
+import (
+	"reflect"
+	"sync/atomic"
+
+	"github.com/netcap-guard/netcap-guard/record"
+)
+
+// active is a rule set in force: the rules that run, by record type.
+type active struct {
+	set    *RuleSet
+	types  record.Mask
+	byType [record.NumTypes][]evaluator
+	states map[string]*ruleState // by signature
+}
+
+// evaluator is one rule on one record type.
+type evaluator struct {
+	*matcher
+	rule  *Rule
+	state *ruleState
+	// distinct reads the value of distinct_field, nil without one.
+	distinct func(*env) uint64
+}
+
+// ruleState is what outlives a reload that leaves the rule as it is.
+type ruleState struct {
+	id uint32 // names the rule in the tracker's keys; never used twice
+	// matches, alerts and errors are written by all workers.
+	matches, alerts, errors atomic.Uint64
+	// warned: the missing firewall manager was reported.
+	warned atomic.Bool
+}
+
+// activate prepares the rules that run; unchanged rules keep the state they
+// have in before.
+func (e *Engine) activate(rs *RuleSet, before *active) *active {
+	a := &active{set: rs, states: make(map[string]*ruleState, len(rs.rules))}
+	for _, r := range rs.rules {
+		if !r.Runs() {
+			continue
+		}
+		sig := r.signature()
+		state := &ruleState{id: e.nextID.Add(1)}
+		if before != nil && before.states[sig] != nil {
+			state = before.states[sig]
+		}
+		a.states[sig] = state
+		for _, m := range r.matchers {
+			if !m.record.Served() {
+				continue
+			}
+			ev := evaluator{matcher: m, rule: r, state: state}
+			if r.DistinctField != "" {
+				ev.distinct = distinctReader(m.record, r.DistinctField, e.tracker)
+			}
+			a.types |= record.Of(m.record)
+			a.byType[m.record] = append(a.byType[m.record], ev)
+		}
+	}
+	return a
+}
+
+// distinctReader returns the keyed hash of a record's field as a function:
+// what distinct_field counts.
+func distinctReader(t record.Type, field string, tr *tracker) func(*env) uint64 {
+	f, _ := reflect.TypeOf(t.New()).Elem().FieldByName(field)
+	if addr := headerAddress(t, field); addr != nil {
+		return func(e *env) uint64 {
+			raw := addr(e).As16()
+			return tr.hashBytes(raw[:])
+		}
+	}
+	if load := intLoader(f.Type.Kind()); load != nil {
+		return func(e *env) uint64 { return uint64(load(e.rec.at(f.Offset))) }
+	}
+	return func(e *env) uint64 { return tr.hashText(e.rec.at(f.Offset).text()) }
+}

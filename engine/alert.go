@@ -1,0 +1,77 @@
+package engine
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/netcap-guard/netcap-guard/backend"
+	"github.com/netcap-guard/netcap-guard/firewall"
+	"github.com/netcap-guard/netcap-guard/record"
+)
+
+// AlertWriter takes alerts. WriteAlert is called from one goroutine at a
+// time; the alert is the writer's to keep. An error is counted.
+type AlertWriter interface {
+	WriteAlert(*Alert) error
+}
+
+// Alert says that a rule fired.
+type Alert struct {
+	Time time.Time // of the packet, UTC
+	// Rule, Description, Severity, Tags and MITRE are the rule's own; the
+	// slices must not be changed.
+	Rule, Description string
+	Severity          Severity
+	Tags, MITRE       []string
+	Record            record.Type
+	// Src, Dst and the ports are zero where the record has none.
+	Src, Dst         netip.Addr
+	SrcPort, DstPort uint16
+	Proto            uint8 // IANA protocol number, 0 without IP
+	// Count matches (or different values) within Window reached Threshold. A
+	// rule that fires on every match has Count 1 and Threshold 0 or 1.
+	Count, Threshold int
+	Window           time.Duration
+	// Fields is the matched record: a pointer to a copy of its struct, ready
+	// for encoding/json.
+	Fields any
+	Packet uint64 // number of the packet in its source, from 1
+}
+
+// ProtoName is the transport's name in events.
+func (a *Alert) ProtoName() string { return record.ProtocolName(int32(a.Proto)) }
+
+// Match is what an action and a log event know of the record that led to
+// them.
+type Match struct {
+	Time             time.Time // of the packet, UTC
+	Rule             string
+	Src, Dst         netip.Addr
+	SrcPort, DstPort uint16
+	Proto            uint8
+	Packet           uint64
+}
+
+// ActionEvent says what became of one block, reject or rate limit.
+type ActionEvent struct {
+	Match
+	Kind   ActionKind
+	Prefix netip.Prefix // what was to be blocked
+	Target backend.Target
+	// Duration is what was asked for, 0 = permanent.
+	Duration time.Duration
+	// Result holds the outcome and the block in force. With an Err it is
+	// Failed or Refused.
+	Result firewall.Result
+	Err    error
+}
+
+// LogEvent is one iptables_log.
+type LogEvent struct {
+	Match
+	Prefix string
+	// Kernel: a kernel log rule is in force for the address. Err says why not
+	// where one was asked for.
+	Kernel bool
+	Err    error
+}

@@ -1,0 +1,211 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/netcap-guard/netcap-guard/firewall"
+	"github.com/netcap-guard/netcap-guard/record"
+)
+
+// Defaults of Config.
+const (
+	defaultAlertQueue  = 4096
+	defaultActionQueue = 16384
+)
+
+// Config configures an Engine; the zero value of each field has the meaning
+// its comment gives.
+type Config struct {
+	// Alerts takes the alerts; nil = they are counted only.
+	Alerts AlertWriter
+	// OnAction and OnLog are told of every action, from one goroutine at a
+	// time; nil = nobody.
+	OnAction func(ActionEvent)
+	OnLog    func(LogEvent)
+	// Logger takes warnings; nil = silent.
+	Logger *slog.Logger
+	// DefaultDuration is the life of a block whose action names none.
+	// Zero = 30 minutes.
+	DefaultDuration time.Duration
+	// IPv6Prefix counts and blocks IPv6 prefixes of this length instead of
+	// single addresses, where an action does not name another. 0 = addresses.
+	IPv6Prefix int
+	// Lossless (replay) delivers alerts and runs actions within Evaluate, in
+	// order: nothing waits in a queue and nothing is dropped.
+	Lossless bool
+	// AlertQueue and ActionQueue bound what waits. Zero = 4,096 and 16,384.
+	AlertQueue, ActionQueue int
+	// TrackerEntries is how many counters of (rule, address) are kept.
+	// Zero = 65,536, about 5 MB. TrackerStamps is how many time stamps they
+	// share beyond the four that each counter holds itself. Zero = 1,048,576,
+	// at most 9 MB, used as needed.
+	TrackerEntries, TrackerStamps int
+}
+
+// blocker is what the engine needs of a firewall.
+type blocker interface {
+	Block(ctx context.Context, req firewall.Request) (firewall.Result, error)
+}
+
+// Engine evaluates records against rules. Its methods are safe for concurrent
+// use; each goroutine that evaluates has a Worker of its own.
+type Engine struct {
+	cfg     Config
+	tracker *tracker
+	sources []Source
+	report  atomic.Pointer[Report]
+	active  atomic.Pointer[active]
+	nextID  atomic.Uint32
+	counts  counts
+
+	// reload orders Reload calls; nothing else takes it.
+	reload sync.Mutex
+
+	manager atomic.Pointer[firewall.Manager]
+	blocker atomic.Pointer[blocker]
+
+	alerts  *queue[*Alert]
+	actions *queue[job]
+	// inline orders deliveries of several workers with Lossless.
+	inline sync.Mutex
+	// stop ends a Block call that outlives Close's deadline.
+	stop   context.CancelFunc
+	ctx    func() context.Context
+	done   sync.WaitGroup
+	closed atomic.Bool
+}
+
+// NewEngine loads the rules at path (a file or a directory) and starts an
+// engine with default settings that gives its alerts to w. The error joins
+// every Problem in the rules. Close it when done.
+func NewEngine(path string, w AlertWriter) (*Engine, error) {
+	src := Path(path)
+	rs, report := Load(src)
+	if err := report.Err(); err != nil {
+		return nil, err
+	}
+	e := New(rs, Config{Alerts: w})
+	e.sources = []Source{src}
+	e.report.Store(&report)
+	return e, nil
+}
+
+// New starts an engine on a rule set; nil is the empty one. Close it when
+// done.
+func New(rs *RuleSet, cfg Config) *Engine {
+	cfg = cfg.withDefaults()
+	e := &Engine{
+		cfg:     cfg,
+		tracker: newTracker(cfg.TrackerEntries, cfg.TrackerStamps),
+		alerts:  newQueue[*Alert](cfg.AlertQueue),
+		actions: newQueue[job](cfg.ActionQueue),
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	e.stop, e.ctx = stop, func() context.Context { return ctx }
+	if rs == nil {
+		rs = &RuleSet{}
+	}
+	e.active.Store(e.activate(rs, nil))
+	e.report.Store(&Report{})
+	if !cfg.Lossless {
+		e.done.Go(func() { e.alerts.drain(e.deliver) })
+		e.done.Go(func() { e.actions.drain(e.run) })
+	}
+	return e
+}
+
+func (c Config) withDefaults() Config {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.DefaultDuration == 0 {
+		c.DefaultDuration = firewall.DefaultDuration
+	}
+	c.AlertQueue = orElse(c.AlertQueue, defaultAlertQueue)
+	c.ActionQueue = orElse(c.ActionQueue, defaultActionQueue)
+	c.TrackerEntries = orElse(c.TrackerEntries, defaultEntries)
+	c.TrackerStamps = orElse(c.TrackerStamps, defaultStamps)
+	return c
+}
+
+// SetFirewallManager connects the engine to the firewall: from now on the
+// actions of rules run. Nil disconnects it.
+func (e *Engine) SetFirewallManager(m *firewall.Manager) {
+	e.manager.Store(m)
+	if m == nil {
+		e.blocker.Store(nil)
+		return
+	}
+	e.setBlocker(m)
+}
+
+func (e *Engine) setBlocker(b blocker) { e.blocker.Store(&b) }
+
+// GetFirewallManager returns the manager that was set, nil if none was.
+func (e *Engine) GetFirewallManager() *firewall.Manager { return e.manager.Load() }
+
+// Reload replaces the rules in one step. Without sources it reads what
+// NewEngine read. Where the new rules hold an error the running ones stay,
+// and the error joins the problems. Rules that did not change keep their
+// counters, thresholds included.
+func (e *Engine) Reload(sources ...Source) (Report, error) {
+	e.reload.Lock()
+	defer e.reload.Unlock()
+	if len(sources) == 0 {
+		sources = e.sources
+	}
+	rs, report := Load(sources...)
+	if err := report.Err(); err != nil {
+		return report, fmt.Errorf("rules not reloaded: %w", err)
+	}
+	e.active.Store(e.activate(rs, e.active.Load()))
+	e.report.Store(&report)
+	return report, nil
+}
+
+// Rules is the rule set in force.
+func (e *Engine) Rules() *RuleSet { return e.active.Load().set }
+
+// Report is what loading the rule set in force had to say, for an engine made
+// by NewEngine or reloaded since.
+func (e *Engine) Report() Report { return *e.report.Load() }
+
+// Want is what the decoders must fill for the rules in force. After a Reload
+// it may ask for more.
+func (e *Engine) Want() record.Want { return e.Rules().Want() }
+
+// Close delivers the alerts and runs the actions that wait, ends the engine's
+// goroutines and joins them. When ctx ends first, what still waits is counted
+// as dropped and the error says how much. No Worker may be in use any more.
+// Close is idempotent.
+func (e *Engine) Close(ctx context.Context) error {
+	if e.closed.Swap(true) {
+		return nil
+	}
+	e.alerts.close()
+	e.actions.close()
+	joined := make(chan struct{})
+	go func() {
+		e.done.Wait()
+		close(joined)
+	}()
+	defer e.stop()
+	select {
+	case <-joined:
+		return nil
+	case <-ctx.Done():
+	}
+	alerts, actions := e.alerts.abandon(), e.actions.abandon()
+	e.stop()
+	if alerts+actions == 0 {
+		<-joined
+		return nil
+	}
+	return errors.Join(ctx.Err(), fmt.Errorf("engine closed with %d alerts and %d actions not delivered", alerts, actions))
+}

@@ -1,0 +1,223 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/netcap-guard/netcap-guard/backend"
+	"github.com/netcap-guard/netcap-guard/firewall"
+	"github.com/netcap-guard/netcap-guard/record"
+)
+
+// counts are the engine's own counters, written from several goroutines.
+type counts struct {
+	executed, success, failed, blocked   atomic.Uint64
+	skipped, mergedActions, mergedAlerts atomic.Uint64
+	droppedAlerts, droppedActions        atomic.Uint64
+	alertErrors                          atomic.Uint64
+}
+
+// job is one action to run.
+type job struct {
+	rule   *Rule
+	state  *ruleState
+	action int // index in rule.Actions
+	prefix netip.Prefix
+	header record.Header
+	count  int
+}
+
+// jobKey is what makes two requests one while they wait.
+type jobKey struct {
+	rule   uint32
+	action int
+	prefix netip.Prefix
+}
+
+// key is zero for a log action: each match has its own event.
+func (j job) key() jobKey {
+	if j.rule.Actions[j.action].Kind == ActionLog {
+		return jobKey{}
+	}
+	return jobKey{j.state.id, j.action, j.prefix}
+}
+
+// dispatch sends off the alert and the actions of a rule that fired.
+func (e *Engine) dispatch(ev *evaluator, set *record.Set, count int, alert bool) {
+	if e.cfg.Lossless {
+		e.inline.Lock()
+		defer e.inline.Unlock()
+	}
+	if !alert {
+		e.counts.mergedAlerts.Add(1)
+	} else {
+		ev.state.alerts.Add(1)
+		e.sendAlert(newAlert(ev, set, count))
+	}
+	for i := range ev.rule.Actions {
+		a := &ev.rule.Actions[i]
+		if !a.Enabled {
+			continue
+		}
+		j := job{rule: ev.rule, state: ev.state, action: i, header: set.Header, count: count}
+		if addr := targetOf(a, &set.Header); addr.IsValid() {
+			j.prefix = a.subject(addr, e.cfg.IPv6Prefix)
+		}
+		e.sendAction(j)
+	}
+}
+
+func targetOf(a *Action, h *record.Header) netip.Addr {
+	if a.Target == backend.Destination {
+		return h.Dst
+	}
+	return h.Src
+}
+
+func (e *Engine) sendAlert(a *Alert) {
+	if e.cfg.Lossless {
+		e.deliver(a)
+		return
+	}
+	if e.alerts.put(a, jobKey{}) == refused {
+		e.counts.droppedAlerts.Add(1)
+	}
+}
+
+func (e *Engine) sendAction(j job) {
+	if e.cfg.Lossless {
+		e.run(j)
+		return
+	}
+	switch e.actions.put(j, j.key()) {
+	case refused:
+		e.counts.droppedActions.Add(1)
+	case merged:
+		e.counts.mergedActions.Add(1)
+	case queued:
+	}
+}
+
+func newAlert(ev *evaluator, set *record.Set, count int) *Alert {
+	r := ev.rule
+	threshold := r.Threshold
+	if r.DistinctThreshold > 0 {
+		threshold = r.DistinctThreshold
+	}
+	return &Alert{
+		Time: packetTime(set.Time), Rule: r.Name, Description: r.Description, Severity: r.Severity,
+		Tags: r.Tags, MITRE: r.MITRE, Record: ev.record,
+		Src: set.Src, Dst: set.Dst, SrcPort: set.SrcPort, DstPort: set.DstPort, Proto: set.Proto,
+		Count: count, Threshold: threshold, Window: r.Window,
+		Fields: set.Snapshot(ev.record), Packet: set.Packet,
+	}
+}
+
+func packetTime(ns int64) time.Time { return time.Unix(0, ns).UTC() }
+
+// deliver hands one alert to the writer.
+func (e *Engine) deliver(a *Alert) {
+	if e.cfg.Alerts == nil {
+		return
+	}
+	if err := e.cfg.Alerts.WriteAlert(a); err != nil {
+		e.counts.alertErrors.Add(1)
+		e.cfg.Logger.Warn("alert not written", "rule", a.Rule, "error", err)
+	}
+}
+
+func (j *job) match() Match {
+	h := &j.header
+	return Match{Time: packetTime(h.Time), Rule: j.rule.Name, Src: h.Src, Dst: h.Dst,
+		SrcPort: h.SrcPort, DstPort: h.DstPort, Proto: h.Proto, Packet: h.Packet}
+}
+
+// run executes one action.
+func (e *Engine) run(j job) {
+	a := &j.rule.Actions[j.action]
+	if a.Kind == ActionLog {
+		e.runLog(&j, a)
+		return
+	}
+	b := e.blocker.Load()
+	if b == nil {
+		e.counts.skipped.Add(1)
+		if !j.state.warned.Swap(true) {
+			e.cfg.Logger.Warn("no firewall manager: actions of this rule are skipped", "rule", j.rule.Name)
+		}
+		return
+	}
+	req := e.request(&j, a)
+	ev := ActionEvent{Match: j.match(), Kind: a.Kind, Prefix: j.prefix, Target: a.Target, Duration: req.Duration}
+	if j.prefix.IsValid() {
+		ev.Result, ev.Err = (*b).Block(e.ctx(), req)
+	} else {
+		ev.Result.Outcome = firewall.Failed
+		ev.Err = fmt.Errorf("%w: the record carries no %s address", backend.ErrInvalid, a.Target)
+	}
+	e.count(ev.Err)
+	if ev.Err == nil && ev.Result.Outcome == firewall.Created && req.Action.Stops() {
+		e.counts.blocked.Add(1)
+	}
+	if e.cfg.OnAction != nil {
+		e.cfg.OnAction(ev)
+	}
+}
+
+func (e *Engine) count(err error) {
+	e.counts.executed.Add(1)
+	if err != nil {
+		e.counts.failed.Add(1)
+		return
+	}
+	e.counts.success.Add(1)
+}
+
+func (e *Engine) runLog(j *job, a *Action) {
+	ev := LogEvent{Match: j.match(), Prefix: a.Prefix}
+	if a.Kernel {
+		ev.Err = fmt.Errorf("kernel log rule: %w", backend.ErrUnsupported)
+	}
+	e.count(ev.Err)
+	if e.cfg.OnLog != nil {
+		e.cfg.OnLog(ev)
+	}
+}
+
+// request is what an action asks of the firewall.
+func (e *Engine) request(j *job, a *Action) firewall.Request {
+	req := firewall.Request{
+		Prefix: j.prefix, Target: a.Target, Action: backend.Drop, Limit: a.Limit,
+		Duration: e.cfg.DefaultDuration, Rule: j.rule.Name, Reason: reason(j),
+		At: packetTime(j.header.Time), ByRule: true,
+	}
+	if a.HasDuration {
+		req.Duration = a.Duration
+	}
+	switch a.Kind {
+	case ActionReject:
+		req.Action = backend.Reject
+		if a.Reset {
+			req.Action = backend.RejectReset
+		}
+	case ActionRateLimit:
+		req.Action = backend.RateLimit
+	case ActionBlock, ActionLog:
+	}
+	return req
+}
+
+// reason is what the block's comment says: "50 in 10s", "20 DstPort in 1m0s",
+// or "match".
+func reason(j *job) string {
+	r := j.rule
+	switch {
+	case r.DistinctThreshold > 0:
+		return fmt.Sprintf("%d %s in %v", j.count, r.DistinctField, r.Window)
+	case r.Threshold > 1:
+		return fmt.Sprintf("%d in %v", j.count, r.Window)
+	}
+	return "match"
+}

@@ -1,0 +1,262 @@
+package engine
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/netcap-guard/netcap-guard/backend"
+	"github.com/netcap-guard/netcap-guard/record"
+)
+
+// Limits on a rule set.
+const (
+	maxRules      = 10_000
+	maxActions    = 16 // a rule
+	maxExpression = 16 << 10
+	maxThreshold  = 100_000
+	// maxDistinct bounds the work of one match: the values seen are looked
+	// through one by one.
+	maxDistinct   = 1024
+	maxTextLength = 4096
+	defaultWindow = time.Minute
+	maxWindow     = 366 * 24 * time.Hour
+)
+
+// loader collects the rules of all sources.
+type loader struct {
+	report Report
+	rules  []*Rule
+	names  map[string]string // rule name -> where it stands
+	// sequences names the rules that sequence.after must find.
+	sequences []sequenceRef
+}
+
+type sequenceRef struct {
+	file *file
+	node *yaml.Node
+	rule string
+}
+
+// Load reads, checks and compiles the rules of all sources. Every mistake of
+// every file is in the Report; the RuleSet is nil if there is any.
+func Load(sources ...Source) (*RuleSet, Report) {
+	l := &loader{names: map[string]string{}}
+	for _, s := range sources {
+		if s.read == nil {
+			continue
+		}
+		docs, problems := s.read()
+		l.report.Errors = append(l.report.Errors, problems...)
+		for _, d := range docs {
+			f := newFile(d, &l.report)
+			l.load(f)
+			if more := f.errors - maxProblems; more > 0 {
+				f.report.Errors = append(f.report.Errors, Problem{File: f.name, Line: len(f.lines), Column: 1,
+					Message: fmt.Sprintf("%d more problems in this file are not shown", more)})
+			}
+		}
+	}
+	l.checkSequences()
+	sortByPosition(l.report.Errors)
+	sortByPosition(l.report.Warnings)
+	if len(l.report.Errors) > 0 {
+		return nil, l.report
+	}
+	return &RuleSet{rules: l.rules}, l.report
+}
+
+func (l *loader) load(f *file) {
+	top := f.parse()
+	if top == nil {
+		return
+	}
+	list := top
+	if top.Kind == yaml.MappingNode {
+		fields, _ := f.mapping(top, "the file", []string{"rules"}, func(key string) string {
+			if contains(ruleKeys(), key) {
+				return "a rule is an item of a list: begin it with a dash, or put it under rules:"
+			}
+			return ""
+		})
+		rules, ok := fields["rules"]
+		if !ok {
+			return
+		}
+		list = rules.val
+	}
+	if list.Kind != yaml.SequenceNode {
+		f.errorAt(list, "write rules: and below it a list, each rule with a dash", "rules must be a list, not %s", describe(list))
+		return
+	}
+	for _, n := range list.Content {
+		if n = f.resolve(n); n == nil {
+			return
+		}
+		if len(l.rules) >= maxRules {
+			f.errorAt(n, "", "more than %d rules", maxRules)
+			return
+		}
+		if r := l.rule(f, n); r != nil {
+			l.rules = append(l.rules, r)
+		}
+	}
+}
+
+func ruleKeys() []string {
+	return []string{"name", "description", "type", "expression", "severity", "threshold", "threshold_window",
+		"track_by", "distinct_field", "distinct_threshold", "sequence", "confirmed", "actions", "enabled", "tags", "mitre"}
+}
+
+// rule reads one rule. It returns nil if the node is no mapping; what is wrong
+// inside is reported, and the rest of the rule is checked all the same.
+func (l *loader) rule(f *file, n *yaml.Node) *Rule {
+	fields, ok := f.mapping(n, "the rule", ruleKeys(), misplacedInRule)
+	if !ok {
+		return nil
+	}
+	r := &Rule{Enabled: true, Window: defaultWindow, File: f.name, Line: n.Line}
+	b := &ruleReader{loader: l, file: f, node: n, fields: fields, rule: r}
+	b.name()
+	b.texts()
+	b.types()
+	b.threshold()
+	b.actions()
+	b.tracking()
+	b.options()
+	b.expression()
+	b.lint()
+	return r
+}
+
+func misplacedInRule(key string) string {
+	if contains(allOptionKeys(), key) {
+		return key + " is an option of an action: it stands under the action's config:"
+	}
+	return ""
+}
+
+// ruleReader reads the keys of one rule into it.
+type ruleReader struct {
+	*loader
+	*file
+	node   *yaml.Node
+	fields map[string]entry
+	rule   *Rule
+}
+
+func (b *ruleReader) missing(key string) {
+	b.errorAt(b.node, "", "%s has no %s", b.label(), key)
+}
+
+// label names the rule in a message.
+func (b *ruleReader) label() string {
+	if b.rule.Name != "" {
+		return fmt.Sprintf("rule %q", b.rule.Name)
+	}
+	return "the rule"
+}
+
+func (b *ruleReader) name() {
+	e, ok := b.fields["name"]
+	if !ok {
+		b.missing("name")
+		return
+	}
+	name, ok := b.text(e)
+	if !ok {
+		return
+	}
+	name = strings.TrimSpace(name)
+	switch {
+	case name == "":
+		b.errorAt(e.val, "", "name is empty")
+		return
+	case len(name) > backend.MaxRuleName:
+		b.errorAt(e.val, "the kernel's comments have no room for more", "name is %d bytes long, at most %d are allowed",
+			len(name), backend.MaxRuleName)
+	}
+	for _, c := range name {
+		if !unicode.IsPrint(c) {
+			b.errorAt(e.val, "", "name holds the unprintable character %q", c)
+			break
+		}
+	}
+	if where, ok := b.names[name]; ok {
+		b.errorAt(e.val, "", "the name %q is taken by the rule at %s", name, where)
+	} else {
+		b.names[name] = fmt.Sprintf("%s:%d", b.file.name, e.val.Line)
+	}
+	b.rule.Name = name
+}
+
+func (b *ruleReader) texts() {
+	r := b.rule
+	if e, ok := b.fields["description"]; ok {
+		if s, ok := b.text(e); ok {
+			r.Description = strings.TrimSpace(shorten(s, maxTextLength))
+		}
+	}
+	if e, ok := b.fields["severity"]; ok {
+		if s, ok := b.text(e); ok {
+			if r.Severity, ok = ParseSeverity(s); !ok || s == "" {
+				b.errorAt(e.val, didYouMean(s, []string{"info", "low", "medium", "high", "critical"}), "unknown severity %q", s)
+			}
+		}
+	}
+	if e, ok := b.fields["enabled"]; ok {
+		r.Enabled, _ = b.boolean(e)
+	}
+	if e, ok := b.fields["tags"]; ok {
+		r.Tags = b.file.texts(e)
+	}
+	if e, ok := b.fields["mitre"]; ok {
+		r.MITRE = b.file.texts(e)
+	}
+}
+
+func (b *ruleReader) types() {
+	e, ok := b.fields["type"]
+	if !ok {
+		b.missing("type")
+		return
+	}
+	s, ok := b.text(e)
+	if !ok {
+		return
+	}
+	types, ok := record.ParseType(strings.TrimSpace(s))
+	if !ok {
+		b.errorAt(e.val, didYouMean(strings.TrimPrefix(s, "NC_"), typeNames()), "unknown record type %q", s)
+		return
+	}
+	b.rule.Types = types
+}
+
+func typeNames() []string {
+	names := []string{"ICMP", "TLS"}
+	for _, t := range record.Types() {
+		names = append(names, t.String())
+	}
+	return names
+}
+
+func (l *loader) checkSequences() {
+	for _, s := range l.sequences {
+		if _, ok := l.names[s.rule]; ok {
+			continue
+		}
+		names := make([]string, 0, len(l.names))
+		for n := range l.names {
+			names = append(names, n)
+		}
+		hint := ""
+		if w := closest(s.rule, names); w != "" {
+			hint = "did you mean " + w + "?"
+		}
+		s.file.errorAt(s.node, hint, "sequence.after: there is no rule %q", s.rule)
+	}
+}

@@ -1,0 +1,215 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/netcap-guard/netcap-guard/backend"
+	"github.com/netcap-guard/netcap-guard/record"
+)
+
+// Severity says how bad a match is.
+type Severity uint8
+
+// The severities; the zero Severity is medium, the default.
+const (
+	Medium Severity = iota
+	Info
+	Low
+	High
+	Critical
+)
+
+func severityNames() []string { return []string{"medium", "info", "low", "high", "critical"} }
+
+// String is the severity's name in rules and events.
+func (s Severity) String() string { return severityNames()[s] }
+
+// ParseSeverity reads a severity in any case; the empty string is medium.
+func ParseSeverity(s string) (Severity, bool) {
+	if s == "" {
+		return Medium, true
+	}
+	for i, n := range severityNames() {
+		if strings.EqualFold(n, s) {
+			return Severity(i), true
+		}
+	}
+	return 0, false
+}
+
+// TrackBy says whose matches are counted together.
+type TrackBy uint8
+
+// What a rule counts by. The zero TrackBy is the source address.
+const (
+	TrackSource TrackBy = iota
+	TrackDestination
+	TrackPair // source and destination together
+	TrackRule // all matches of the rule together
+)
+
+func trackNames() []string { return []string{"source", "destination", "pair", "rule"} }
+
+// String is the name as rules spell it.
+func (t TrackBy) String() string { return trackNames()[t] }
+
+// ActionKind is what an action does.
+type ActionKind uint8
+
+// The actions of the specification.
+const (
+	ActionBlock ActionKind = iota
+	ActionReject
+	ActionLog
+	ActionRateLimit
+)
+
+func actionNames() []string {
+	return []string{"iptables_block", "iptables_reject", "iptables_log", "iptables_rate_limit"}
+}
+
+// String is the action's name in rules and events, the same on every backend.
+func (k ActionKind) String() string { return actionNames()[k] }
+
+// Action is one action of a rule.
+type Action struct {
+	Kind    ActionKind
+	Enabled bool
+	Target  backend.Target
+	// Duration is how long the block lasts, 0 = permanent. Where HasDuration
+	// is false the rule names none and the default duration holds.
+	Duration    time.Duration
+	HasDuration bool
+	// Reset: a reject answers TCP with a reset.
+	Reset bool
+	// Limit of a rate limit.
+	Limit backend.Limit
+	// Prefix and Kernel of a log.
+	Prefix string
+	Kernel bool
+	// IPv6Prefix is the length of the IPv6 prefix that is blocked instead of
+	// the single address, 0 = the address.
+	IPv6Prefix int
+}
+
+// blocks reports whether the action asks the firewall for something.
+func (a *Action) blocks() bool { return a.Kind != ActionLog }
+
+// subject is what the action blocks of an address: the host, or its IPv6
+// prefix. fallback is the prefix length of the whole engine.
+func (a *Action) subject(addr netip.Addr, fallback int) netip.Prefix {
+	return subject(addr, orElse(a.IPv6Prefix, fallback))
+}
+
+func orElse(n, fallback int) int {
+	if n != 0 {
+		return n
+	}
+	return fallback
+}
+
+// subject is a host's prefix, or the IPv6 prefix of the given length around
+// it (0 = the host).
+func subject(addr netip.Addr, bits int) netip.Prefix {
+	addr = addr.Unmap().WithZone("")
+	if addr.Is4() || bits == 0 {
+		return netip.PrefixFrom(addr, addr.BitLen())
+	}
+	return netip.PrefixFrom(addr, bits).Masked()
+}
+
+// Rule is one detection rule, checked and compiled. It is immutable; its
+// slices belong to the rule set and must not be changed.
+type Rule struct {
+	Name, Description string
+	Types             []record.Type
+	// Expression as written, without the surrounding blanks.
+	Expression string
+	Severity   Severity
+	// Threshold matches within Window raise an alert; 0 and 1: every match.
+	Threshold int
+	Window    time.Duration
+	TrackBy   TrackBy
+	// DistinctField and DistinctThreshold: so many different values of the
+	// field, instead of matches.
+	DistinctField     string
+	DistinctThreshold int
+	Tags, MITRE       []string
+	Actions           []Action
+	Enabled           bool
+	// File and Line say where the rule stands.
+	File string
+	Line int
+
+	trackBits int // IPv6 prefix length of the tracked address, 0 = the address or the engine's
+	unserved  []string
+	matchers  []*matcher
+}
+
+// Native reports whether the expression runs as compiled closures for every
+// record type of the rule. A rule that does not runs in the expression VM,
+// which costs some hundred nanoseconds and allocations a record.
+func (r *Rule) Native() bool {
+	for _, m := range r.matchers {
+		if m.native == nil {
+			return false
+		}
+	}
+	return len(r.matchers) > 0
+}
+
+// Unserved names what the rule asks for that this release does not do: record
+// types that no decoder emits, options that are not executed. The slice is
+// the caller's.
+func (r *Rule) Unserved() []string { return append([]string(nil), r.unserved...) }
+
+// Runs reports whether the rule is evaluated: it is enabled, at least one of
+// its record types is served, and no option of it is unserved.
+func (r *Rule) Runs() bool {
+	if !r.Enabled || len(r.unserved) > 0 {
+		return false
+	}
+	for _, t := range r.Types {
+		if t.Served() {
+			return true
+		}
+	}
+	return false
+}
+
+// signature is equal for two rules that mean the same, wherever they stand:
+// what a reload compares.
+func (r *Rule) signature() string {
+	return fmt.Sprintf("%q %q %v %q %v %d %v %v %q %d %q %q %+v %v", r.Name, r.Description, r.Types,
+		r.Expression, r.Severity, r.Threshold, r.Window, r.TrackBy, r.DistinctField, r.DistinctThreshold,
+		r.Tags, r.MITRE, r.Actions, r.Enabled)
+}
+
+// RuleSet is what Load made of the sources: immutable, and safe for use by
+// any number of goroutines.
+type RuleSet struct {
+	rules []*Rule
+}
+
+// Rules lists every rule, disabled and unserved ones included, in the order
+// of the files. The slice is the caller's.
+func (s *RuleSet) Rules() []*Rule { return append([]*Rule(nil), s.rules...) }
+
+// Want is what the decoders must fill for the rules that run.
+func (s *RuleSet) Want() record.Want {
+	var w record.Want
+	for _, r := range s.rules {
+		if !r.Runs() {
+			continue
+		}
+		for _, m := range r.matchers {
+			if m.record.Served() {
+				w.Add(m.record, m.fields...)
+			}
+		}
+	}
+	return w
+}

@@ -1,0 +1,105 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/netcap-guard/netcap-guard/record"
+)
+
+// Worker evaluates records for one goroutine. It must not be shared.
+type Worker struct {
+	engine *Engine
+	env    env
+	vm     machine
+	layout *layout
+}
+
+// NewWorker makes a Worker for the calling goroutine. It follows every Reload.
+func (e *Engine) NewWorker() *Worker {
+	return &Worker{engine: e, layout: newLayout(), vm: newMachine()}
+}
+
+// Evaluate looks at every record that set holds. A match counts for its rule;
+// where that crosses a threshold, an alert and the rule's actions leave
+// through the engine's queues. The set is not kept. Without a match Evaluate
+// allocates nothing for native rules, and it never waits (but for the
+// delivery itself with Config.Lossless).
+func (w *Worker) Evaluate(set *record.Set) {
+	a := w.engine.active.Load()
+	have := set.Have & a.types
+	for t := have.Next(); t != record.NoType; t = have.Next() {
+		w.env = env{rec: w.layout.record(set, t), hdr: &set.Header}
+		list := a.byType[t]
+		for i := range list {
+			ev := &list[i]
+			if w.matches(ev, set) {
+				w.matched(ev, set)
+			}
+		}
+	}
+}
+
+// matches reports whether the expression is true. An evaluation error is no
+// match, and counted.
+func (w *Worker) matches(ev *evaluator, set *record.Set) bool {
+	if ev.native != nil {
+		ok := ev.native(&w.env)
+		if w.env.fault != noFault {
+			w.env.fault = noFault
+			ev.state.errors.Add(1)
+			return false
+		}
+		return ok
+	}
+	ok, err := w.vm.run(ev.program, set.Record(ev.record))
+	if err != nil {
+		ev.state.errors.Add(1)
+		return false
+	}
+	return ok
+}
+
+// matched counts a match and dispatches what it leads to.
+func (w *Worker) matched(ev *evaluator, set *record.Set) {
+	e, r := w.engine, ev.rule
+	ev.state.matches.Add(1)
+	h := &set.Header
+	count, alert := 1, true
+	switch {
+	case ev.distinct != nil:
+		if !e.tracker.distinct(e.trackKey(ev, h), ev.distinct(&w.env), h.Time, int64(r.Window), r.DistinctThreshold) {
+			return
+		}
+		count = r.DistinctThreshold
+	case r.Threshold > 1:
+		if !e.tracker.hit(e.trackKey(ev, h), h.Time, int64(r.Window), r.Threshold) {
+			return
+		}
+		count = r.Threshold
+	default:
+		alert = e.tracker.merge(e.tracker.key(ev.state.id, mergeAlerts, h.Src, h.Dst), h.Time, int64(alertMerge))
+	}
+	e.dispatch(ev, set, count, alert)
+}
+
+// alertMerge is how long equal alerts of a rule without a threshold are one.
+const alertMerge = 5 * time.Minute
+
+// trackKey names the counter that a record belongs to.
+func (e *Engine) trackKey(ev *evaluator, h *record.Header) trackerKey {
+	bits := orElse(ev.rule.trackBits, e.cfg.IPv6Prefix)
+	src, dst := h.Src, h.Dst
+	if bits != 0 {
+		src, dst = network(src, bits), network(dst, bits)
+	}
+	switch ev.rule.TrackBy {
+	case TrackDestination:
+		return e.tracker.key(ev.state.id, countMatches, noAddr(), dst)
+	case TrackPair:
+		return e.tracker.key(ev.state.id, countMatches, src, dst)
+	case TrackRule:
+		return e.tracker.key(ev.state.id, countMatches, noAddr(), noAddr())
+	case TrackSource:
+	}
+	return e.tracker.key(ev.state.id, countMatches, src, noAddr())
+}
