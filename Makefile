@@ -65,6 +65,10 @@ fuzz: need-root
 	  done; \
 	done
 
+# A guard under attack for SOAKTIME on each backend; its memory must not grow.
+soak: need-root
+	NETCAP_GUARD_REQUIRE=1 NETCAP_GUARD_SOAKTIME=$(SOAKTIME) go test -tags soak -run '^TestSoak$$' -count=1 -v -timeout 0 ./integration/netns
+
 cross:
 	@for target in $(CROSS); do \
 	  echo "== $$target"; \

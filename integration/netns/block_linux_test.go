@@ -119,7 +119,7 @@ func mustEnd(t *testing.T, w world, ends time.Time) {
 		asked = time.Now()
 		return pings(t, w.attacker, w.victim.v4)
 	})
-	if early := ends.Sub(time.Now()); early > 0 {
+	if early := time.Until(ends); early > 0 {
 		t.Errorf("the attacker got through %s before the block's end (asked at %s)", early, asked)
 	}
 }

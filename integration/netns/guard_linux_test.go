@@ -79,12 +79,11 @@ func write(t *testing.T, name, text string) string {
 	return path
 }
 
-// common are the flags that keep the machine's own configuration and socket
-// out of a test.
+// common are the flags that choose the backend and keep the machine's own
+// configuration out of a test.
 func common(t *testing.T, f flavour) []string {
 	t.Helper()
-	return []string{"--backend=" + f.backend, "--config", write(t, "config.yaml", ""),
-		"--control", filepath.Join(t.TempDir(), "control.sock")}
+	return []string{"--backend=" + f.backend, "--config", write(t, "config.yaml", "")}
 }
 
 // startGuard starts the guard on eth0 of a namespace and waits until it says

@@ -14,7 +14,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/netcap-guard/netcap-guard/internal/netlab"
@@ -28,7 +30,7 @@ var ErrBackend = errors.New("unknown backend (use nft or iptables)")
 
 // Config says what to show.
 type Config struct {
-	// Backend is nft or iptables; empty is nft.
+	// Backend is nft or iptables; auto and empty are nft.
 	Backend string
 	// Binary is the guard to run; empty is the running program itself.
 	Binary string
@@ -47,6 +49,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	// A terminal that is closed must not leave the namespaces behind either.
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
+	defer stop()
 	s := &stage{out: newPrinter(cfg.Out), backend: b}
 	defer func() { err = s.end(ctx, err) }()
 	if s.temp, err = os.MkdirTemp("", "netcap-guard-demo-"); err != nil {
@@ -69,7 +74,7 @@ func complete(cfg Config) (Config, backend, error) {
 	if cfg.Out == nil {
 		cfg.Out = os.Stdout
 	}
-	if cfg.Backend == "" {
+	if cfg.Backend == "" || cfg.Backend == "auto" {
 		cfg.Backend = "nft"
 	}
 	b, ok := backendNamed(cfg.Backend)

@@ -134,6 +134,9 @@ func (p *Process) Await(ctx context.Context, fits func(Line) bool) (Line, error)
 	}
 }
 
+// PID is the program's process id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Signal sends a signal to the program.
 func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
 

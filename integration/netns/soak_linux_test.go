@@ -1,0 +1,75 @@
+//go:build linux && soak
+
+package netns
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// soakEnv says how long TestSoak runs, as Go writes durations.
+const soakEnv = "NETCAP_GUARD_SOAKTIME"
+
+// TestSoak keeps a guard under attack from ever new addresses, with blocks
+// that end again and again, and checks that its memory does not grow: the
+// highest resident size of the last third is at most a quarter above that of
+// the second (the first is for warming up).
+func TestSoak(t *testing.T) {
+	length, err := time.ParseDuration(os.Getenv(soakEnv))
+	if err != nil {
+		t.Fatalf("%s: %v", soakEnv, err)
+	}
+	each(t, func(t *testing.T, f flavour) {
+		w := newWorld(t)
+		g := startGuard(t, f, w.victim.NS, rules(t, "iptables_block", "duration: 2s"))
+		ctx, cancel := context.WithTimeout(t.Context(), length)
+		defer cancel()
+		began := time.Now()
+		var highest [3]int // resident kilobytes, by third
+		for n := 0; ctx.Err() == nil; n++ {
+			// Addresses nobody has: the answers go nowhere, as in an attack.
+			from := fmt.Sprintf("192.0.2.%d", 100+n%150)
+			_, err := w.attacker.Exec(ctx, "nmap", "-sS", "-n", "-Pn", "-F", "-T5", "--max-retries", "0",
+				"-e", "eth0", "-S", from, w.victim.v4.String())
+			if err != nil && ctx.Err() == nil {
+				t.Fatal(err)
+			}
+			third := min(int(3*time.Since(began)/length), 2)
+			highest[third] = max(highest[third], resident(t, g.PID()))
+		}
+		mustReach(t, "bystander", w.bystander, w.victim.v4)
+		stats := g.end(t).Stats
+		t.Logf("highest resident kilobytes by third: %v; statistics %v", highest, stats.Firewall)
+		if highest[2]*4 > highest[1]*5 {
+			t.Errorf("memory grows: highest resident kilobytes by third %v", highest)
+		}
+		if stats.Firewall["blocks_expired"] == 0 {
+			t.Error("no block ended: the loop did not test what it should")
+		}
+	})
+}
+
+// resident is a process's resident memory in kilobytes.
+func resident(t *testing.T, pid int) int {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if value, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kb, err := strconv.Atoi(strings.Fields(value)[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return kb
+		}
+	}
+	t.Fatalf("process %d has no VmRSS", pid)
+	return 0
+}
