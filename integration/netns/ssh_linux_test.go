@@ -44,7 +44,7 @@ func sshServer(t *testing.T, h host) {
 	key := filepath.Join(t.TempDir(), "key")
 	nstest.Run(t, h.NS, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
 	p, err := netlab.Start(h.Command(t.Context(), sshd, "-D", "-e", "-f", os.DevNull, "-h", key, "-o", "UsePAM=no",
-		"-o", "PidFile=none", "-o", "MaxStartups=1000", "-o", "ListenAddress="+h.v4.String()))
+		"-o", "PidFile=none", "-o", "MaxStartups=1000", "-o", "MaxAuthTries=2", "-o", "ListenAddress="+h.v4.String()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func guess(t *testing.T, from, to host) *netlab.Process {
 	for i := range 200 {
 		words.WriteString("wrong" + strconv.Itoa(i) + "\n")
 	}
-	cmd := from.Command(t.Context(), "hydra", "-I", "-t", "8", "-l", "nobody", "-P", write(t, "words", words.String()), "ssh://"+to.v4.String())
+	cmd := from.Command(t.Context(), "hydra", "-I", "-t", "16", "-l", "nobody", "-P", write(t, "words", words.String()), "ssh://"+to.v4.String())
 	cmd.Dir = t.TempDir() // it leaves a file where it was
 	p, err := netlab.Start(cmd)
 	if err != nil {
