@@ -23,8 +23,12 @@ func TestMemoryContract(t *testing.T) {
 // tracer lets the packet tests run on what Memory says of a packet.
 type tracer struct{}
 
-func (tracer) Probe(_ testing.TB, b backend.Backend, p backendtest.Proto, from, to netip.Addr) backendtest.Outcome {
-	by, stopped := b.(*backend.Memory).Stops(from, to)
+func (tracer) Probe(t testing.TB, b backend.Backend, p backendtest.Proto, from, to netip.Addr) backendtest.Outcome {
+	m, ok := b.(*backend.Memory)
+	if !ok {
+		t.Fatalf("%T is no *backend.Memory", b)
+	}
+	by, stopped := m.Stops(from, to)
 	switch {
 	case !stopped:
 		return backendtest.Passed

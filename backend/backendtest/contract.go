@@ -65,6 +65,18 @@ func closeIt(t *testing.T, b backend.Backend) {
 	}
 }
 
+func detach(t *testing.T, b backend.Backend) {
+	t.Helper()
+	d, ok := b.(backend.Detacher)
+	if !ok {
+		closeIt(t, b)
+		t.Fatal("a backend with a kernel must implement backend.Detacher")
+	}
+	if err := d.Detach(); err != nil {
+		t.Fatalf("detach: %v", err)
+	}
+}
+
 func closes(t *testing.T, s Suite) {
 	before := ""
 	if s.Snapshot != nil {
@@ -105,11 +117,6 @@ func adoption(t *testing.T, s Suite) {
 		return
 	}
 	first := s.New(t)
-	detach, ok := first.(backend.Detacher)
-	if !ok {
-		closeIt(t, first)
-		t.Fatal("a backend with a kernel must implement backend.Detacher")
-	}
 	if err := first.Init(t.Context()); err != nil {
 		t.Fatalf("init: %v", err)
 	}
@@ -118,9 +125,7 @@ func adoption(t *testing.T, s Suite) {
 		towards(acting(lasting(block("2001:db8:2::/48"), 2*time.Hour), backend.Reject)),
 	}
 	apply(t, first, add(want...))
-	if err := detach.Detach(); err != nil {
-		t.Fatalf("detach: %v", err)
-	}
+	detach(t, first)
 	if err := first.Apply(t.Context(), add(block("192.0.2.2"))); !errors.Is(err, backend.ErrClosed) {
 		t.Errorf("apply after Detach: %v, want ErrClosed", err)
 	}

@@ -170,9 +170,7 @@ func orphans(t *testing.T, s Suite, p Prober) {
 		t.Fatal(err)
 	}
 	apply(t, first, add(block(attacker4), block(attacker6)))
-	if err := first.(backend.Detacher).Detach(); err != nil {
-		t.Fatal(err)
-	}
+	detach(t, first)
 	stopped := []probeRow{{UDP, attacker4, Guard4, Silent}, {UDP, attacker6, Guard6, Silent}}
 	for _, row := range stopped {
 		row.send(t, p, first)

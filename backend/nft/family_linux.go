@@ -18,15 +18,12 @@ type family struct {
 	length  uint32    // of an address, in bytes
 	offset  [2]uint32 // of the address in the header, by backend.Target
 	allow   string    // the name of the set of allowed addresses
-	enabled func(c Config) bool
 }
 
 func families() []family {
 	return []family{
-		{nfproto: unix.NFPROTO_IPV4, keyType: nftables.TypeIPAddr, length: 4, offset: [2]uint32{12, 16},
-			allow: "allow4", enabled: func(c Config) bool { return c.IPv4 }},
-		{v6: true, nfproto: unix.NFPROTO_IPV6, keyType: nftables.TypeIP6Addr, length: 16, offset: [2]uint32{8, 24},
-			allow: "allow6", enabled: func(c Config) bool { return c.IPv6 }},
+		{nfproto: unix.NFPROTO_IPV4, keyType: nftables.TypeIPAddr, length: 4, offset: [2]uint32{12, 16}, allow: "allow4"},
+		{v6: true, nfproto: unix.NFPROTO_IPV6, keyType: nftables.TypeIP6Addr, length: 16, offset: [2]uint32{8, 24}, allow: "allow6"},
 	}
 }
 

@@ -60,8 +60,8 @@ type Config struct {
 	// 0-9 _ -.
 	Table string
 	// IPv4 and IPv6 switch the families on; neither means both. Blocks of a
-	// family that is off are refused with ErrUnsupported, allowed prefixes of
-	// it are passed over.
+	// family that is off are refused with ErrUnsupported; those an earlier
+	// process made stay in force.
 	IPv4, IPv6 bool
 	// Logger gets warnings about what somebody else did to the table. Nil
 	// means no log.
@@ -102,6 +102,14 @@ func (c Config) complete() (Config, error) {
 		c.SetSize = DefaultSetSize
 	}
 	return c, nil
+}
+
+// takes reports whether blocks of a family are taken.
+func (c Config) takes(v6 bool) bool {
+	if v6 {
+		return c.IPv6
+	}
+	return c.IPv4
 }
 
 func validTable(name string) error {

@@ -47,7 +47,7 @@ var (
 // New opens the connections to the kernel and changes nothing there. Privilege
 // is checked by the kernel, at the first operation.
 func New(c Config) (*Backend, error) {
-	b := &Backend{batch: maxBatch}
+	b := &Backend{batch: maxBatch, destroys: true}
 	var err error
 	if b.config, err = c.complete(); err != nil {
 		return nil, b.fail("open", err)
@@ -94,7 +94,7 @@ func (b *Backend) Init(ctx context.Context) error {
 		}
 	}
 	b.known = live.structure
-	b.destroys = b.canDestroy()
+	b.destroys = b.destroys && b.canDestroy()
 	return nil
 }
 

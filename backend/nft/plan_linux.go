@@ -2,7 +2,6 @@ package nft
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -39,7 +38,7 @@ func (b *Backend) plan(c backend.Change, now time.Time) (plan, error) {
 	order := make([]*unit, 0, len(c.Add))
 	for _, one := range c.Add {
 		k, err := kindOf(one.Slot())
-		if err == nil && !k.family().enabled(b.config) {
+		if err == nil && !b.config.takes(k.v6) {
 			err = fmt.Errorf("%w: the address family is switched off", backend.ErrUnsupported)
 		}
 		if err != nil {
@@ -60,7 +59,7 @@ func (b *Backend) plan(c backend.Change, now time.Time) (plan, error) {
 	var p plan
 	for _, one := range c.Remove {
 		k, err := kindOf(one.Slot())
-		if err != nil || !k.family().enabled(b.config) {
+		if err != nil {
 			continue
 		}
 		e := entry{k, nftables.SetElement{Key: one.Prefix.Addr().AsSlice()}}
@@ -74,22 +73,15 @@ func (b *Backend) plan(c backend.Change, now time.Time) (plan, error) {
 		p.units = append(p.units, *u)
 	}
 	if c.Allow != nil {
-		p.allow = b.allowElements(*c.Allow)
+		p.allow = make(map[string][]nftables.SetElement)
+		for _, f := range families() {
+			p.allow[f.allow] = f.allowElements(*c.Allow)
+		}
 	}
 	return p, nil
 }
 
 func bare(e nftables.SetElement) nftables.SetElement { return nftables.SetElement{Key: e.Key} }
-
-func (b *Backend) allowElements(prefixes []netip.Prefix) map[string][]nftables.SetElement {
-	out := make(map[string][]nftables.SetElement)
-	for _, f := range families() {
-		if f.enabled(b.config) {
-			out[f.allow] = f.allowElements(prefixes)
-		}
-	}
-	return out
-}
 
 // kinds are the kinds that the plan touches.
 func (p plan) kinds() map[kind]struct{} {

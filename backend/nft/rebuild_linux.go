@@ -2,6 +2,7 @@ package nft
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -14,7 +15,7 @@ func (b *Backend) rebuild(l live) error {
 	if err != nil {
 		return err
 	}
-	kinds := l.enabledKinds(b.config)
+	kinds := slices.DeleteFunc(l.kinds(), func(k kind) bool { return slices.Contains(l.drop, k) })
 	for k := range carried {
 		kinds = append(kinds, k)
 	}
@@ -29,7 +30,7 @@ func (b *Backend) rebuild(l live) error {
 		b.conn.DelSet(k.set(b.table, 0))
 	}
 	for _, f := range families() {
-		if f.enabled(b.config) && !l.allow[f.allow] {
+		if !l.allow[f.allow] {
 			if err := b.conn.AddSet(f.allowSet(b.table), f.allowElements(b.allowed)); err != nil {
 				return fmt.Errorf("encode set: %w", err)
 			}
@@ -86,7 +87,7 @@ func (b *Backend) carry(replace []definition) (map[kind][]nftables.SetElement, e
 	out := make(map[kind][]nftables.SetElement)
 	for _, d := range replace {
 		k, ours := parseKind(d.name)
-		if !ours || !k.family().enabled(b.config) {
+		if !ours {
 			continue
 		}
 		elements, err := b.read.elements(b.config.Table, d.name)

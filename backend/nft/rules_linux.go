@@ -38,7 +38,9 @@ func (s chainSpec) chain(t *nftables.Table) *nftables.Chain {
 }
 
 // layout is the whole structure around these kinds of blocks, chains before
-// those that jump to them.
+// those that jump to them. It is the same whatever families are switched on:
+// that decides only which blocks are taken, and what an earlier process
+// blocked stays in force.
 func layout(c Config, kinds []kind, answers bool) []chainSpec {
 	var out []chainSpec
 	if answers {
@@ -51,10 +53,7 @@ func layout(c Config, kinds []kind, answers bool) []chainSpec {
 		name string
 		num  *nftables.ChainHook
 	}{{"prerouting", nftables.ChainHookPrerouting}, {"output", nftables.ChainHookOutput}} {
-		spec := chainSpec{name: hook.name, hook: hook.num}
-		if c.IPv6 {
-			spec.rules = append(spec.rules, neighbourDiscovery())
-		}
+		spec := chainSpec{name: hook.name, hook: hook.num, rules: [][]expr.Any{neighbourDiscovery()}}
 		for _, side := range sides() {
 			spec.rules = append(spec.rules, []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: side}})
 		}
@@ -68,10 +67,8 @@ func layout(c Config, kinds []kind, answers bool) []chainSpec {
 func sideChain(c Config, target backend.Target, name string, kinds []kind) chainSpec {
 	spec := chainSpec{name: name}
 	for _, f := range families() {
-		if f.enabled(c) {
-			rule := append(f.load(target, int(f.length)*8), &expr.Lookup{SourceRegister: 1, SetName: f.allow})
-			spec.rules = append(spec.rules, append(rule, &expr.Verdict{Kind: expr.VerdictReturn}))
-		}
+		rule := append(f.load(target, int(f.length)*8), &expr.Lookup{SourceRegister: 1, SetName: f.allow})
+		spec.rules = append(spec.rules, append(rule, &expr.Verdict{Kind: expr.VerdictReturn}))
 	}
 	for _, k := range slices.SortedFunc(slices.Values(kinds), kind.compare) {
 		if k.target == target {

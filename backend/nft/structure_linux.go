@@ -89,7 +89,8 @@ func (b *Backend) inspect() (live, error) {
 		l.wrong = "the table sleeps"
 		return l, nil
 	}
-	return l, b.compare(&l)
+	b.compare(&l)
+	return l, nil
 }
 
 func (b *Backend) inspectSets(l *live) error {
@@ -113,29 +114,28 @@ func (b *Backend) inspectSets(l *live) error {
 }
 
 // compare sets right, or wrong to what it found first, and the rules' handles.
-func (b *Backend) compare(l *live) error {
+func (b *Backend) compare(l *live) {
 	if len(l.replace) > 0 {
 		l.wrong = "set " + l.replace[0].name
-		return nil
+		return
 	}
 	for _, f := range families() {
-		if f.enabled(b.config) && !l.allow[f.allow] {
+		if !l.allow[f.allow] {
 			l.wrong = "no set " + f.allow
-			return nil
+			return
 		}
 	}
-	kinds := l.enabledKinds(b.config)
-	for _, want := range layout(b.config, kinds, l.answers) {
+	for _, want := range layout(b.config, l.kinds(), l.answers) {
 		have, ok := l.chains[want.name]
 		if !ok || !want.same(have) {
 			l.wrong = "chain " + want.name
-			return nil
+			return
 		}
 		rules, err := b.conn.GetRules(b.table, have)
 		if err != nil || !sameRules(rules, want.rules) {
 			// An error is an expression the library cannot read: not ours.
 			l.wrong = "rules of chain " + want.name
-			return nil
+			return
 		}
 		for i, r := range want.rules {
 			if k, ok := looksUp(r); ok {
@@ -144,12 +144,6 @@ func (b *Backend) compare(l *live) error {
 		}
 	}
 	l.right = true
-	return nil
-}
-
-// enabledKinds are the sets that get a rule.
-func (l *live) enabledKinds(c Config) []kind {
-	return slices.DeleteFunc(l.kinds(), func(k kind) bool { return !k.family().enabled(c) || slices.Contains(l.drop, k) })
 }
 
 // same reports whether the kernel's chain is as we make it.
