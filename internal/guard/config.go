@@ -1,0 +1,181 @@
+package guard
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/netcap-guard/netcap-guard/firewall"
+	"github.com/netcap-guard/netcap-guard/internal/hostaddr"
+)
+
+// Default paths.
+const (
+	DefaultConfigFile = "/etc/netcap-guard/config.yaml"
+	DefaultRulesDir   = "/etc/netcap-guard/rules.d"
+)
+
+// maxConfigFile bounds what is read of a configuration file.
+const maxConfigFile = 1 << 20
+
+// Config is what a run is configured with: the configuration file's keys,
+// overwritten by the flags that were given.
+type Config struct {
+	Interfaces []string `yaml:"interfaces"`
+	Rules      []string `yaml:"rules"`
+	Backend    string   `yaml:"backend"`
+	Chain      string   `yaml:"chain"`
+	Whitelist  []string `yaml:"whitelist"`
+	Output     string   `yaml:"output"`
+	Events     string   `yaml:"events"`
+	DryRun     bool     `yaml:"dry_run"`
+
+	// Families; both absent or both false = both.
+	IPv4 bool `yaml:"ipv4"`
+	IPv6 bool `yaml:"ipv6"`
+	// IPTablesVariant is legacy or nft; empty = the system's iptables.
+	IPTablesVariant string        `yaml:"iptables_variant"`
+	DefaultDuration time.Duration `yaml:"default_duration"`
+	MaxActiveBlocks int           `yaml:"max_active_blocks"`
+	MaxNewPerMinute int           `yaml:"max_new_blocks_per_minute"`
+	RejectRate      uint64        `yaml:"reject_rate"`
+	BlockCounters   *bool         `yaml:"block_counters"`
+	KeepOnClose     bool          `yaml:"keep_on_close"`
+	Protect         Protect       `yaml:"protect"`
+
+	// Flags only.
+	Read    []string `yaml:"-"`
+	Enforce bool     `yaml:"-"`
+	Quiet   bool     `yaml:"-"`
+	Verbose bool     `yaml:"-"`
+}
+
+// Protect switches groups of always-protected addresses off; an absent key
+// leaves the group on.
+type Protect struct {
+	Special   *bool `yaml:"special"`
+	Own       *bool `yaml:"own"`
+	Gateways  *bool `yaml:"gateways"`
+	Resolvers *bool `yaml:"resolvers"`
+	SSHPeer   *bool `yaml:"ssh_peer"`
+}
+
+func off(b *bool) bool { return b != nil && !*b }
+
+func (p Protect) hostaddr() hostaddr.Config {
+	return hostaddr.Config{
+		NoSpecial: off(p.Special), NoOwn: off(p.Own), NoGateways: off(p.Gateways),
+		NoResolvers: off(p.Resolvers), NoSSHPeer: off(p.SSHPeer),
+	}
+}
+
+// LoadConfig reads a configuration file strictly: an unknown key or a value of
+// the wrong type is an error with file and line, exit code 78. The default
+// file may be missing; a file that was asked for may not.
+func LoadConfig(path string) (Config, error) {
+	asked := path != ""
+	if !asked {
+		path = DefaultConfigFile
+	}
+	var cfg Config
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) && !asked {
+		return cfg, nil
+	}
+	if err != nil {
+		return cfg, Exit(ExitConfig, "configuration: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxConfigFile+1))
+	if err != nil {
+		return cfg, Exit(ExitConfig, "configuration: %w", err)
+	}
+	if len(data) > maxConfigFile {
+		return cfg, Exit(ExitConfig, "%s: larger than %d bytes: not a configuration file", path, maxConfigFile)
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	if err := dec.Decode(&cfg); err != nil && !errors.Is(err, io.EOF) {
+		return cfg, &ExitError{ExitConfig, yamlError(path, err)}
+	}
+	if err := cfg.Validate(); err != nil {
+		return cfg, Exit(ExitConfig, "%s: %w", path, err)
+	}
+	return cfg, nil
+}
+
+// yamlError says each problem of a YAML document as file:line: what.
+func yamlError(path string, err error) error {
+	problems := []string{strings.TrimPrefix(err.Error(), "yaml: ")}
+	if te, ok := errors.AsType[*yaml.TypeError](err); ok {
+		problems = te.Errors
+	}
+	var out []error
+	for _, p := range problems {
+		p = strings.TrimPrefix(p, "line ")
+		p = strings.ReplaceAll(p, "not found in type guard.Config", "is unknown")
+		p = strings.ReplaceAll(p, "not found in type guard.Protect", "is unknown under protect")
+		out = append(out, fmt.Errorf("%s:%s", path, p))
+	}
+	return errors.Join(out...)
+}
+
+// Validate checks what can be checked without the kernel.
+func (c *Config) Validate() error {
+	var errs []error
+	oneOf := func(key, value string, values ...string) {
+		if value != "" && !slices.Contains(values, value) {
+			errs = append(errs, fmt.Errorf("%s %q is unknown (use %s)", key, value, strings.Join(values, ", ")))
+		}
+	}
+	oneOf("backend", c.Backend, firewall.BackendAuto, firewall.BackendNFT, firewall.BackendIPTables)
+	oneOf("output", c.Output, OutputHuman, OutputJSON)
+	oneOf("iptables_variant", c.IPTablesVariant, "legacy", "nft")
+	if c.Chain != "" {
+		errs = append(errs, firewall.ValidateChainName(c.Chain))
+	}
+	for _, w := range c.Whitelist {
+		if _, err := firewall.ParsePrefix(w); err != nil {
+			errs = append(errs, fmt.Errorf("whitelist: %w", err))
+		}
+	}
+	if c.DefaultDuration < 0 || c.MaxActiveBlocks < 0 || c.MaxNewPerMinute < 0 {
+		errs = append(errs, errors.New("a duration or a cap is negative"))
+	}
+	return errors.Join(errs...)
+}
+
+// Manager is the configuration of the firewall Manager for this run.
+func (c *Config) Manager(log *slog.Logger) *firewall.ManagerConfig {
+	m := firewall.DefaultManagerConfig()
+	if c.Chain != "" {
+		m.ChainName = c.Chain
+	}
+	if c.Backend != "" {
+		m.Backend = c.Backend
+	}
+	if c.DefaultDuration != 0 {
+		m.DefaultDuration = c.DefaultDuration
+	}
+	m.EnableIPv4, m.EnableIPv6 = c.IPv4, c.IPv6 // both false = both
+	m.Whitelist = append(m.Whitelist, c.Whitelist...)
+	m.DryRun = c.DryRun
+	m.Logger = log
+	m.IPTablesVariant = c.IPTablesVariant
+	m.MaxActiveBlocks = c.MaxActiveBlocks
+	m.MaxNewPerMinute = c.MaxNewPerMinute
+	m.RejectRate = c.RejectRate
+	m.NoBlockCounters = off(c.BlockCounters)
+	m.KeepOnClose = c.KeepOnClose
+	m.Protect = c.Protect.hostaddr()
+	return m
+}

@@ -1,0 +1,107 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+
+	"github.com/netcap-guard/netcap-guard/configs"
+	"github.com/netcap-guard/netcap-guard/engine"
+)
+
+// builtinRules is what the rules in the binary are called in messages.
+const builtinRules = "built-in rules"
+
+// ruleSources are the rules the configuration asks for: the paths, else the
+// default folder if it is there, else the rules in the binary.
+func ruleSources(cfg *Config) []engine.Source {
+	if len(cfg.Rules) == 0 {
+		if _, err := os.Stat(DefaultRulesDir); errors.Is(err, fs.ErrNotExist) {
+			return []engine.Source{engine.Bytes(builtinRules, configs.FirewallRules())}
+		}
+		return []engine.Source{engine.Path(DefaultRulesDir)}
+	}
+	sources := make([]engine.Source, len(cfg.Rules))
+	for i, p := range cfg.Rules {
+		sources[i] = engine.Path(p)
+	}
+	return sources
+}
+
+// loadRules reads the rules; every mistake is a line of the error, and every
+// warning a line of the log.
+func (r *runner) loadRules() (*engine.RuleSet, error) {
+	r.rules = ruleSources(&r.cfg)
+	rs, report := engine.Load(r.rules...)
+	if err := report.Err(); err != nil {
+		return nil, &ExitError{ExitConfig, err}
+	}
+	for _, w := range report.Warnings {
+		r.warn(w)
+	}
+	return rs, nil
+}
+
+func (r *runner) warn(p engine.Problem) {
+	if !r.cfg.Quiet {
+		fmt.Fprintln(r.env.Err, "warning:", p.Error())
+	}
+}
+
+// reload reads the rules anew; if they hold a mistake the running ones stay.
+func (r *runner) reload() {
+	report, err := r.engine.Reload(r.rules...)
+	if err != nil {
+		r.log.Error("the running rules stay", "error", err)
+		return
+	}
+	for _, w := range report.Warnings {
+		r.warn(w)
+	}
+	r.shared.refreshWant()
+	r.log.Info("rules reloaded", "rules", len(r.engine.Rules().Rules()))
+}
+
+// Check reads configuration and rules and says what is wrong with them; the
+// error asks for exit code 78. It touches nothing.
+func Check(cfg Config, std Streams) error {
+	rs, report := engine.Load(ruleSources(&cfg)...)
+	for _, w := range report.Warnings {
+		if !cfg.Quiet {
+			fmt.Fprintln(std.Err, "warning:", w.Error())
+		}
+	}
+	if err := report.Err(); err != nil {
+		return &ExitError{ExitConfig, err}
+	}
+	var run, disabled, unserved, slow int
+	for _, rule := range rs.Rules() {
+		switch {
+		case rule.Runs():
+			run++
+		case !rule.Enabled:
+			disabled++
+		default:
+			unserved++
+		}
+		if !rule.Native() {
+			slow++
+		}
+	}
+	if cfg.Quiet {
+		return nil
+	}
+	line := strconv.Itoa(run) + " rules run"
+	for _, part := range []struct {
+		n    int
+		what string
+	}{{disabled, "disabled"}, {unserved, "not yet served"}, {slow, "slow (expression VM)"}, {len(report.Warnings), "warnings"}} {
+		if part.n > 0 {
+			line += fmt.Sprintf(", %d %s", part.n, part.what)
+		}
+	}
+	_, err := fmt.Fprintln(std.Out, "ok:", line)
+	return err
+}

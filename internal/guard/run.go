@@ -1,0 +1,206 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/netcap-guard/netcap-guard/capture"
+	"github.com/netcap-guard/netcap-guard/engine"
+	"github.com/netcap-guard/netcap-guard/firewall"
+)
+
+// drainLimit bounds how long alerts and actions that wait may take at the
+// end.
+const drainLimit = 5 * time.Second
+
+// Environment is what a run gets from its surroundings.
+type Environment struct {
+	Streams
+	Log     *slog.Logger
+	Version string
+	Netns   string // the namespace the process was told to work in
+}
+
+// runner is one run of the guard, live or replay.
+type runner struct {
+	cfg     Config
+	env     Environment
+	log     *slog.Logger
+	events  *events
+	rules   []engine.Source
+	engine  *engine.Engine
+	manager *firewall.Manager
+	shared  *shared
+	sources []capture.Source
+	workers []*worker
+}
+
+// Run guards interfaces until ctx ends, or replays captures to their end. It
+// returns nil after an orderly end; ExitCode says what other errors ask for.
+//
+// Everything that can be wrong without the kernel (usage, rules, captures) is
+// found before the kernel is touched.
+func Run(ctx context.Context, cfg Config, env Environment) (err error) {
+	if err := usageOf(&cfg); err != nil {
+		return err
+	}
+	replay := len(cfg.Read) > 0
+	if replay && !cfg.Enforce {
+		cfg.DryRun = true
+	}
+	r := &runner{cfg: cfg, env: env, log: env.Log}
+	rs, err := r.loadRules()
+	if err != nil {
+		return err
+	}
+	if r.events, err = openEvents(cfg, env.Out); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.events.close()) }()
+	if err := r.openSources(replay); err != nil {
+		return err
+	}
+	defer r.closeSources()
+	if err := r.openFirewall(replay); err != nil {
+		return err
+	}
+	r.engine = engine.New(rs, engine.Config{
+		Alerts: r.events, OnAction: r.events.action, OnLog: r.events.log, Logger: r.log,
+		DefaultDuration: r.manager.DefaultDuration(), Lossless: replay,
+	})
+	r.engine.SetFirewallManager(r.manager)
+	r.shared = newShared(r.engine)
+	r.ready(rs, replay)
+	if replay {
+		err = r.replay(ctx)
+	} else {
+		err = r.live(ctx)
+	}
+	return errors.Join(err, r.shutdown(replay))
+}
+
+// usageOf checks that the run has one kind of source.
+func usageOf(cfg *Config) error {
+	live, replay := len(cfg.Interfaces) > 0, len(cfg.Read) > 0
+	switch {
+	case replay:
+		cfg.Interfaces = nil // those of the configuration file are for guarding
+		return nil
+	case live && cfg.Enforce:
+		return Exit(ExitUsage, "--enforce goes with -r: live guarding blocks unless --dry-run")
+	case live:
+		return nil
+	}
+	return Exit(ExitUsage, "nothing to watch: use -i INTERFACE or -r FILE (interfaces here: %s)", interfaces())
+}
+
+func interfaces() string {
+	list, err := net.Interfaces()
+	if err != nil || len(list) == 0 {
+		return "none found"
+	}
+	names := make([]string, len(list))
+	for i, l := range list {
+		names[i] = l.Name
+	}
+	return strings.Join(names, ", ")
+}
+
+// openFirewall makes the Manager; a replay that is no enforcement lives on
+// packet time.
+func (r *runner) openFirewall(replay bool) error {
+	mcfg := r.cfg.Manager(r.log)
+	mcfg.PacketTime = replay && r.cfg.DryRun
+	mcfg.OnEvent = r.events.block
+	if replay {
+		// The blocks of a capture that was replayed for real are to last.
+		mcfg.KeepOnClose = true
+	}
+	m, err := firewall.NewManager(mcfg)
+	if err != nil {
+		return err
+	}
+	r.manager = m
+	r.events.backend, r.events.dryRun = m.Backend(), m.DryRun()
+	return nil
+}
+
+// ready says that packets are being read: on standard error, as an event and
+// to systemd.
+func (r *runner) ready(rs *engine.RuleSet, replay bool) {
+	running := 0
+	for _, rule := range rs.Rules() {
+		if rule.Runs() {
+			running++
+		}
+	}
+	verb, what := "guarding", r.cfg.Interfaces
+	if replay {
+		verb, what = "replaying", r.cfg.Read
+	}
+	_ = r.events.emit(&event{
+		Timestamp: stamp(time.Now()), EventType: "start",
+		Start: &startBody{
+			Version: r.env.Version, Backend: r.manager.Backend(), Interfaces: nonNil(r.cfg.Interfaces),
+			Rules: running, DryRun: r.manager.DryRun(),
+		},
+	}) // counted by emit
+	if !r.cfg.Quiet {
+		suffix := ""
+		if r.manager.DryRun() {
+			suffix = " (dry run)"
+		}
+		fmt.Fprintf(r.env.Err, "%s %s with %d rules, backend %s%s\n", verb, strings.Join(what, ", "), running, r.manager.Backend(), suffix)
+	}
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		r.log.Warn("telling systemd that the guard is ready", "error", err)
+	}
+}
+
+// shutdown ends the run in order: sources and workers have ended, what they
+// asked for is carried out, the firewall is closed, the statistics are told.
+func (r *runner) shutdown(replay bool) error {
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyStopping); err != nil {
+		r.log.Warn("telling systemd that the guard stops", "error", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
+	defer cancel()
+	err := r.engine.Close(ctx)
+	body := r.stats()
+	err = errors.Join(err, r.manager.Close())
+	if !replay {
+		// After guarding nothing is active any more; after a replay the
+		// question is what would be.
+		body.Firewall = r.manager.GetStats()
+	}
+	_ = r.events.emit(&event{Timestamp: stamp(r.clock()), EventType: "stats", Stats: body}) // counted by emit
+	if n, why := r.events.losses(); n > 0 {
+		r.log.Error("events could not be written", "lost", n, "first_error", why)
+	}
+	return err
+}
+
+// clock is packet time in a replay, else the wall clock.
+func (r *runner) clock() time.Time {
+	if r.manager.DryRun() && len(r.cfg.Read) > 0 && len(r.workers) > 0 {
+		if t := r.workers[0].set.Time; t != 0 {
+			return time.Unix(0, t)
+		}
+	}
+	return time.Now()
+}
+
+func (r *runner) closeSources() {
+	for _, s := range r.sources {
+		if err := s.Close(); err != nil {
+			r.log.Warn("closing a capture", "error", err)
+		}
+	}
+}
