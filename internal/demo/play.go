@@ -102,16 +102,17 @@ func (s *stage) scan(ctx context.Context, a *attack) error {
 // burst opens connections to port 22 as a password guesser does, until the
 // door is shut.
 func (s *stage) burst(ctx context.Context, a *attack) error {
-	const tries = 15
-	s.out.step(fmt.Sprintf("the attacker tries SSH %d times over %s", tries, a.to))
+	// The pace leaves a busy machine two seconds to shut it.
+	const tries, pace = 100, 20 * time.Millisecond
+	s.out.step(fmt.Sprintf("the attacker tries SSH over and over at %s", a.to))
+	tick := time.NewTicker(pace)
+	defer tick.Stop()
 	through := 0
-	for range tries {
-		if connect(ctx, s.attacker, a.from, a.to) != nil {
-			break
-		}
+	for through < tries && connect(ctx, s.attacker, a.from, a.to) == nil {
 		through++
+		<-tick.C
 	}
-	s.expect(through < tries, "the SSH server answered %d of them, then no more", through)
+	s.expect(through < tries, "the SSH server answered %d times, then no more", through)
 	return ctx.Err()
 }
 
