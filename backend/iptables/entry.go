@@ -41,7 +41,11 @@ func parseLine(args []string) (line, bool) {
 	if !ok {
 		return line{}, false
 	}
-	return line{rule: r, text: quoteArgs(r.args()), spec: args}, true
+	spec := slices.Clone(args)
+	if i := slices.Index(spec, "--hashlimit-above"); i >= 0 && r.role == roleOver {
+		spec[i+1] = perSecond(r.rate) // the listing rounds it
+	}
+	return line{rule: r, text: quoteArgs(r.args()), spec: spec}, true
 }
 
 // entry is one block and the lines it has in the chain: none where the allow

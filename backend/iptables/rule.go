@@ -70,11 +70,13 @@ func (r rule) args() []string {
 	for _, h := range r.holes {
 		a = append(a, "-m", "iprange", "!", ranged, h.String())
 	}
-	if r.role == roleOver {
-		a = append(a, above(r.rate)...)
-	}
 	if r.stop != 0 {
 		a = append(a, "-m", "time", "--datestop", time.Unix(r.stop, 0).UTC().Format(dateLayout))
+	}
+	if r.role == roleOver {
+		// Behind the end: matches are asked in order, and a rule that has
+		// ended must not use up the budget of the others.
+		a = append(a, above(r.rate)...)
 	}
 	a = append(a, "-m", "comment", "--comment", r.comment, "-j")
 	switch r.role {
@@ -90,9 +92,11 @@ func (r rule) args() []string {
 func above(rate int) []string {
 	n := strconv.Itoa(rate)
 	return []string{
-		"-m", "hashlimit", "--hashlimit-above", n + "/sec", "--hashlimit-burst", n, "--hashlimit-name", bucket + n,
+		"-m", "hashlimit", "--hashlimit-above", perSecond(rate), "--hashlimit-burst", n, "--hashlimit-name", bucket + n,
 	}
 }
+
+func perSecond(rate int) string { return strconv.Itoa(rate) + "/sec" }
 
 // parseRule reads what args wrote, in any order of the matches. It reports
 // false for a rule that args cannot have written: such a rule is not ours.
@@ -226,11 +230,13 @@ func (p *parser) verdict(r *rule) bool {
 		r.role = roleDrop
 		return p.values["--hashlimit-burst"]+p.values["--hashlimit-name"] == ""
 	}
-	digits := strings.TrimSuffix(above, "/sec")
+	// The listing rounds some rates (3,600 a second comes back as 3,610); burst
+	// and name have it exactly.
+	digits := p.values["--hashlimit-burst"]
 	rate, err := strconv.Atoi(digits)
 	r.role, r.rate = roleOver, rate
-	return err == nil && rate > 0 && strconv.Itoa(rate) == digits && digits != above &&
-		p.values["--hashlimit-burst"] == digits && p.values["--hashlimit-name"] == bucket+digits
+	return err == nil && rate > 0 && rate <= maxRejectRate && strconv.Itoa(rate) == digits &&
+		strings.HasSuffix(above, "/sec") && p.values["--hashlimit-name"] == bucket+digits
 }
 
 // parseSpan reads "from-to", a range inside the rule's prefix.
