@@ -236,7 +236,7 @@ func (p param) checkList(c *constants, n ast.Node) error {
 		if text, ok := constantText(item); ok && p == takesEntries {
 			if pre, err := parsePrefix(text); err == nil {
 				c.prefixes[text] = pre
-			} else if strings.Contains(text, "/") {
+			} else if host, _, ok := strings.Cut(text, "/"); ok && parseAddr(host).IsValid() {
 				return fmt.Errorf("is wrong: %w", err)
 			}
 		}

@@ -141,8 +141,9 @@ func lowerPortInRange(l *lowerer, args []ast.Node) (value, error) {
 	low, err2 := l.integer(args[1])
 	high, err3 := l.integer(args[2])
 	return value{class: isBool, b: func(e *env) bool {
-		p := port(e)
-		return low(e) <= p && p <= high(e)
+		// All three, always: one that fails makes the call fail.
+		p, from, to := port(e), low(e), high(e)
+		return from <= p && p <= to
 	}}, errors.Join(err, err2, err3)
 }
 

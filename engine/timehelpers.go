@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/expr-lang/expr/ast"
@@ -157,6 +158,7 @@ func (p *clockPatcher) Visit(n *ast.Node) {
 	}
 	now := &ast.IdentifierNode{Value: p.field}
 	now.SetLocation(call.Location())
+	now.SetType(reflect.TypeFor[int64]()) // a call that was checked is not checked again
 	if h.clock == clockFirst {
 		call.Arguments = append([]ast.Node{now}, call.Arguments...)
 	} else {
