@@ -39,18 +39,19 @@ func (m *message) questions(count int, keep bool) *Error {
 			return errDNSRecords
 		}
 		name, err := m.nextName(keep)
+		var q *record.DNSQuestion
+		if keep && (err == nil || len(name) > 0) { // a name cut short says something, too
+			q = m.d.dns.questions.add()
+			q.Name = m.d.strings.get(name)
+		}
 		if err != nil {
 			return err
 		}
-		if keep {
-			q := m.d.dns.questions.add()
-			q.Name = m.d.strings.get(name)
-			if len(m.data)-m.pos >= 4 {
-				q.Type, q.Class = int32(u16(m.data[m.pos:])), int32(u16(m.data[m.pos+2:]))
-			}
-		}
 		if len(m.data)-m.pos < 4 {
 			return errDNSRecord
+		}
+		if q != nil {
+			q.Type, q.Class = int32(u16(m.data[m.pos:])), int32(u16(m.data[m.pos+2:]))
 		}
 		m.pos += 4
 	}
@@ -163,13 +164,13 @@ func texts(data []byte) [][]byte {
 }
 
 // nextName reads the name at pos and moves behind it; with keep false it is
-// not spelt out.
+// not spelt out. With an error it returns what could be read.
 func (m *message) nextName(keep bool) ([]byte, *Error) {
 	buf := m.d.dns.name[:0]
 	buf, end, ok := readName(m.data, m.pos, buf, keep)
 	m.d.dns.name = buf
 	if end == 0 {
-		return nil, errDNSName
+		return buf, errDNSName
 	}
 	m.badName = m.badName || !ok
 	m.pos = end

@@ -1,0 +1,14 @@
+//go:build !linux
+
+package capture
+
+import (
+	"errors"
+	"fmt"
+)
+
+// OpenLive captures from an interface, on Linux only; here it returns an error
+// that wraps errors.ErrUnsupported.
+func OpenLive(LiveConfig) (Source, error) {
+	return nil, fmt.Errorf("live capture is only supported on Linux: %w", errors.ErrUnsupported)
+}
