@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -210,8 +211,13 @@ func (b *Backend) add(set *nftables.Set, elems []nftables.SetElement) error {
 
 // destroy removes elements that may be missing. Kernels before 6.3 can only
 // delete what is there, or the whole transaction fails: there the elements are
-// added first, which does nothing to those that exist.
+// added first, which does nothing to those that exist, and none may come twice.
 func (b *Backend) destroy(set *nftables.Set, elems []nftables.SetElement) error {
+	if !b.destroys {
+		byKey := func(x, y nftables.SetElement) int { return bytes.Compare(x.Key, y.Key) }
+		elems = slices.SortedFunc(slices.Values(elems), byKey)
+		elems = slices.CompactFunc(elems, func(x, y nftables.SetElement) bool { return bytes.Equal(x.Key, y.Key) })
+	}
 	for part := range slices.Chunk(elems, maxMessage) {
 		if b.destroys {
 			if err := b.conn.SetDestroyElements(set, part); err != nil {
@@ -272,10 +278,11 @@ func (b *Backend) remember(p plan) (past, error) {
 	return out, nil
 }
 
-// undo puts back what was there before the pieces. New sets stay, empty.
+// undo puts back what was there before the pieces, the last one first, so that
+// there is room at every step. New sets stay, empty.
 func (b *Backend) undo(done []plan, before past) error {
 	now := time.Now()
-	for i, piece := range done {
+	for i, piece := range slices.Backward(done) {
 		var back plan
 		if i == 0 {
 			back.allow = before.allow

@@ -187,10 +187,13 @@ func (k kind) block(e element) (backend.Block, bool) {
 		b.CreatedAt = b.ExpiresAt.Add(-e.lifetime)
 	}
 	c, ours := backend.DecodeComment(e.comment)
-	if !ours {
-		c, _ = backend.DecodeComment(backend.Comment{Reason: e.comment, Created: b.CreatedAt}.Encode(2 * maxComment))
+	if ours {
+		b.CreatedAt = c.Created
+	} else {
+		// What it says is made harmless in the same way as our own comments.
+		c, _ = backend.DecodeComment(backend.Comment{Reason: e.comment}.Encode(4 * maxComment))
 	}
-	b.Rule, b.Reason, b.CreatedAt = c.Rule, c.Reason, c.Created
+	b.Rule, b.Reason = c.Rule, c.Reason
 	return b, true
 }
 
