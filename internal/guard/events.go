@@ -139,6 +139,7 @@ func nonNil(s []string) []string {
 // read it, and to a file as JSON. It is safe for concurrent use.
 type events struct {
 	json    bool
+	verbose bool // people see duplicates too
 	backend string
 	dryRun  bool
 
@@ -152,7 +153,7 @@ type events struct {
 
 // openEvents opens the event file, if there is one to be.
 func openEvents(cfg Config, out io.Writer) (*events, error) {
-	e := &events{json: cfg.Output == OutputJSON, out: out, path: cfg.Events}
+	e := &events{json: cfg.Output == OutputJSON, verbose: cfg.Verbose, out: out, path: cfg.Events}
 	return e, e.reopen()
 }
 
@@ -201,7 +202,10 @@ func (e *events) emit(ev *event) error {
 	if e.file != nil {
 		_, err = e.file.Write(line)
 	}
-	if !e.json {
+	switch {
+	case !e.json && !e.verbose && ev.again():
+		return e.count(err)
+	case !e.json:
 		line = []byte(ev.human())
 	}
 	if _, outErr := e.out.Write(line); err == nil {

@@ -32,6 +32,12 @@ func (ev *event) human() string {
 	return ev.clock() + " " + printable(text) + "\n"
 }
 
+// again reports whether the event only says that a block is in force already:
+// an attacker who goes on would fill the screen with it.
+func (ev *event) again() bool {
+	return ev.Action != nil && (ev.Action.Result == "duplicate" || ev.Action.Result == "extended")
+}
+
 // clock is the event's time stamp as people read it, in UTC like the JSON.
 func (ev *event) clock() string {
 	if len(ev.Timestamp) < len("2006-01-02T15:04:05.000") {

@@ -36,8 +36,11 @@ func (r *runner) openSources(replay bool) error {
 
 // openFile opens a capture, with a progress bar where a person looks on.
 func (r *runner) openFile(name string) (capture.Source, error) {
+	if name == stdinArg {
+		return capture.OpenReader(r.env.In, "standard input")
+	}
 	f, err := os.Open(name)
-	if name == "-" || err != nil || len(r.cfg.Read) != 1 || r.cfg.Quiet || !isTerminal(r.env.Err) {
+	if err != nil || len(r.cfg.Read) != 1 || r.cfg.Quiet || !isTerminal(r.env.Err) {
 		if err == nil {
 			_ = f.Close() // nothing was read of it
 		}
