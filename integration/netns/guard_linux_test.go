@@ -72,7 +72,11 @@ func rules(t *testing.T, action, config string) string {
 // write makes a file that everybody may read.
 func write(t *testing.T, name, text string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), name)
+	dir := t.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil { // the test's own folder is made for its user alone
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, name)
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +104,7 @@ func startGuard(t *testing.T, f flavour, ns *netlab.NS, rules string, flags ...s
 		g.Kill()
 		if t.Failed() {
 			for _, l := range g.Lines() {
-				t.Logf("guard: %s", l.Text)
+				t.Logf("guard: %.300s", l.Text)
 			}
 		}
 	})
