@@ -54,6 +54,9 @@ func (b *Backend) Init(ctx context.Context) (err error) {
 	if b.closed {
 		return opError("init", backend.ErrClosed)
 	}
+	if !b.ready {
+		b.absent = [numFamilies]error{}
+	}
 	var done [numFamilies]made
 	chains := b.chains
 	defer func() {

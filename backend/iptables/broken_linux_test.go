@@ -280,8 +280,7 @@ func TestSecondFamilyFails(t *testing.T) {
 // TestLocked: another program holds the xtables lock. Only the legacy program
 // has one; the lock file is this test's own.
 func TestLocked(t *testing.T) {
-	lock := filepath.Join(t.TempDir(), "xtables.lock")
-	t.Setenv("XTABLES_LOCKFILE", lock)
+	lock := ownLock(t)
 	b, _ := start(t, Config{Variant: "legacy", LockTimeout: time.Second})
 	one := fresh("192.0.2.1", backend.Drop)
 	apply(t, b, add(one))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -23,8 +24,21 @@ func variants() []string { return []string{"legacy", "nft"} }
 // eachVariant runs a test with both variants of the program.
 func eachVariant(t *testing.T, f func(t *testing.T, variant string)) {
 	for _, v := range variants() {
-		t.Run(v, func(t *testing.T) { f(t, v) })
+		t.Run(v, func(t *testing.T) {
+			ownLock(t)
+			f(t, v)
+		})
 	}
+}
+
+// ownLock gives the legacy program a lock file of the test's own. The usual
+// one is the whole machine's, and whoever holds it has no business with this
+// namespace.
+func ownLock(t testing.TB) string {
+	t.Helper()
+	lock := filepath.Join(t.TempDir(), "xtables.lock")
+	t.Setenv("XTABLES_LOCKFILE", lock)
+	return lock
 }
 
 func TestContract(t *testing.T) {

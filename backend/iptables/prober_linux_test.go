@@ -23,7 +23,7 @@ const (
 	peerIface  = "peer0"
 	// silence is how long a probe waits for its packet or for an answer. On a
 	// veth pair both take well under a millisecond.
-	silence = 150 * time.Millisecond
+	silence = 200 * time.Millisecond
 )
 
 // prober is a veth pair between this process's namespace, the guard's host,
