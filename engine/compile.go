@@ -67,7 +67,7 @@ func compile(t record.Type, source string) (*matcher, error) {
 	}
 	program, err := expr.Compile(source, options...)
 	if err != nil {
-		return nil, translate(err, typ, byName)
+		return nil, translate(err, source, typ, byName)
 	}
 	check := &checker{consts: consts, helpers: byName, typ: typ, names: map[string]bool{}}
 	root := program.Node()
@@ -148,18 +148,25 @@ func (c *checker) fail(at ast.Node, err error) {
 
 // translate turns expr-lang's errors, which are text, into ours. It is the
 // one place that reads that text.
-func translate(err error, typ reflect.Type, functions map[string]*helper) *exprError {
+func translate(err error, source string, typ reflect.Type, functions map[string]*helper) *exprError {
 	out := &exprError{message: err.Error()}
 	if fe, ok := errors.AsType[*exprfile.Error](err); ok {
 		out.offset, out.message = fe.From, fe.Message
 	}
 	out.message = strings.ReplaceAll(out.message, "record.", "")
 	if m := regexp.MustCompile(`^unknown name (\w+)$`).FindStringSubmatch(out.message); m != nil {
-		out.message = fmt.Sprintf("%s has no field and there is no function %q", typ.Name(), m[1])
-		out.hint = didYouMean(m[1], append(fieldNames(typ), slices.Sorted(maps.Keys(functions))...))
+		out.message = fmt.Sprintf("%s has no field %q", typ.Name(), m[1])
+		out.hint = didYouMean(m[1], fieldNames(typ))
+		if rest := []rune(source)[out.offset:]; strings.HasPrefix(string(rest), m[1]+"(") {
+			out.message = fmt.Sprintf("there is no function %q", m[1])
+			out.hint = didYouMean(m[1], slices.Sorted(maps.Keys(functions)))
+		}
 		if m[1] == "now" {
 			out.hint = "rules run on packet time: Timestamp, HourOfDay(), DurationSince(time)"
 		}
+	}
+	if strings.Contains(out.message, `Operator("=")`) {
+		out.hint = "compare with =="
 	}
 	if m := regexp.MustCompile(`^type \*?(\w+) has no field (\w+)$`).FindStringSubmatch(out.message); m != nil {
 		out.message = fmt.Sprintf("%s has no field %q", m[1], m[2])

@@ -13,6 +13,7 @@ func (t *tracker) distinct(k trackerKey, value uint64, now, window int64, n int)
 	defer sh.mu.Unlock()
 	s := t.find(sh, k, now)
 	now = max(now, s.newest)
+	s.pairs = true
 	s.newest, s.expires = now, later(now, window)
 	found := t.refresh(s, int64(value), now, window)
 	if found {

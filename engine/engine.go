@@ -42,9 +42,9 @@ type Config struct {
 	// AlertQueue and ActionQueue bound what waits. Zero = 4,096 and 16,384.
 	AlertQueue, ActionQueue int
 	// TrackerEntries is how many counters of (rule, address) are kept.
-	// Zero = 65,536, about 5 MB. TrackerStamps is how many time stamps they
-	// share beyond the four that each counter holds itself. Zero = 1,048,576,
-	// at most 9 MB, used as needed.
+	// Zero = 65,536, 4.7 MB. TrackerStamps is how many time stamps they share
+	// beyond the three that each counter holds itself; it is raised to 16 a
+	// counter. Zero = 1,048,576, at most 9 MB, touched as needed.
 	TrackerEntries, TrackerStamps int
 }
 

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -106,10 +107,10 @@ func (b *ruleReader) actionKind(e entry) (ActionKind, bool) {
 		return ActionKind(i), true
 	}
 	hint := didYouMean(s, names)
-	if w := closest("iptables_"+s, names); w != "" {
-		hint = "did you mean " + w + "?"
-	} else if closest(s, []string{"drop", "deny", "ban"}) != "" {
+	if contains([]string{"drop", "deny", "ban"}, strings.ToLower(s)) {
 		hint = "did you mean iptables_block?"
+	} else if w := closest("iptables_"+s, names); w != "" {
+		hint = "did you mean " + w + "?"
 	}
 	b.errorAt(e.val, hint, "unknown action type %q", s)
 	return 0, false

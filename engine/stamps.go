@@ -92,7 +92,7 @@ func (t *tracker) push(sh *shard, s *slot, now int64) {
 		s.count++
 		return
 	}
-	fill := (s.offset + s.count) % chunkStamps
+	fill := s.end()
 	if s.first == 0 || fill == 0 {
 		c := t.chunk(sh, s)
 		if c == 0 {
@@ -102,11 +102,14 @@ func (t *tracker) push(sh *shard, s *slot, now int64) {
 			return
 		}
 		t.attach(s, c)
-		fill = (s.offset + s.count) % chunkStamps
+		fill = s.end()
 	}
 	t.pool.chunks[s.last].words[fill] = now
 	s.count++
 }
+
+// end is where the next stamp goes in the last chunk; 0 = it is full.
+func (s *slot) end() uint32 { return (uint32(s.offset) + s.count) % chunkStamps }
 
 // attach puts a chunk at the end of the slot's list; the first one takes over
 // the inline stamps.
@@ -120,31 +123,58 @@ func (t *tracker) attach(s *slot, c uint32) {
 	s.first, s.last, s.offset = c, c, 0
 }
 
-// chunk takes one from the pool, or from a weaker slot of the shard. It
-// returns 0 where there is none, or where the slot's own first chunk is about
-// to become free.
+// chunk takes one from the pool, or from another slot of the shard: from the
+// weakest that is no stronger than s, which loses everything, else from the
+// strongest, which loses its oldest. It returns 0 where no other slot holds
+// any.
 func (t *tracker) chunk(sh *shard, s *slot) uint32 {
 	if c := t.pool.get(); c != 0 {
 		return c
 	}
 	slots := len(sh.buckets) * bucketSlots
-	var victim *slot
+	var weakest, strongest *slot
 	for range min(reclaimScan, slots) {
 		sh.hand = (sh.hand + 1) % slots
 		v := &sh.buckets[sh.hand/bucketSlots].slots[sh.hand%bucketSlots]
 		if v == s || v.first == 0 {
 			continue
 		}
-		if victim == nil || weaker(v, victim, s.newest) {
-			victim = v
+		if weakest == nil || weaker(v, weakest, s.newest) {
+			weakest = v
+		}
+		if strongest == nil || weaker(strongest, v, s.newest) {
+			strongest = v
 		}
 	}
-	if victim == nil || !weaker(victim, s, s.newest) {
+	switch {
+	case weakest == nil:
 		return 0
-	}
-	if victim.expires >= s.newest {
+	case weakest.expires < s.newest:
+		t.empty(weakest)
+	case weakest.count <= s.count:
 		sh.evictions++
+		t.empty(weakest)
+	default:
+		sh.lost += uint64(t.shave(strongest))
 	}
-	t.empty(victim)
 	return t.pool.get()
+}
+
+// shave takes the first chunk from a slot that has one and returns how many
+// stamps or values went with it.
+func (t *tracker) shave(s *slot) uint32 {
+	before, c := s.count, s.first
+	if !s.pairs {
+		for s.first == c {
+			t.drop(s)
+		}
+		return before - s.count
+	}
+	if s.first == s.last {
+		s.count, s.first, s.last = 1, 0, 0
+	} else {
+		s.count, s.first = s.count-pairsPerChunk, t.pool.chunks[c].next
+	}
+	t.pool.put(c, c)
+	return before - s.count
 }

@@ -74,7 +74,8 @@ type slot struct {
 	newest      int64
 	count       uint32
 	first, last uint32 // chunks; 0 = none
-	offset      uint32 // of the oldest stamp in the first chunk
+	offset      uint16 // of the oldest stamp in the first chunk
+	pairs       bool   // it holds values with their stamps (see distinct)
 	inline      [inlineStamps]int64
 }
 
@@ -92,7 +93,10 @@ func newTracker(entries, stamps int) *tracker {
 	for i := range t.shards {
 		t.shards[i].buckets = make([]bucket, t.perShard)
 	}
-	t.pool.chunks = make([]chunk, 1+(stamps+chunkStamps-1)/chunkStamps)
+	// With more chunks than slots, a flood of sources that fill one chunk each
+	// cannot use up the pool.
+	chunks := max((stamps+chunkStamps-1)/chunkStamps, int(buckets)*bucketSlots*17/16)
+	t.pool.chunks = make([]chunk, 1+chunks)
 	return t
 }
 

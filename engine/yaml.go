@@ -112,16 +112,30 @@ func (f *file) syntaxError(err error) {
 			}
 		}
 	}
+	hint := ""
+	switch {
+	case strings.Contains(text, "cannot start any token"):
+		hint = "indent with spaces, not tabs; quote values that begin with @, ` or %"
+	case fromParser(text):
+		// The parser, unlike its scanner, counts lines from 0, and names the
+		// line on which the construct begins.
+		if line > 1 || strings.Contains(err.Error(), "line 1: ") {
+			line++
+		}
+		hint = "look for the mistake, often in the indentation, in what begins here"
+	}
 	column := 1
 	if line <= len(f.lines) {
 		l := f.lines[line-1]
 		column += len(l) - len(strings.TrimLeft(l, " \t"))
 	}
-	hint := ""
-	if strings.Contains(text, "cannot start any token") {
-		hint = "indent with spaces, not tabs; quote values that begin with @, ` or %"
-	}
 	f.add(line, column, hint, "not valid YAML: %s", text)
+}
+
+// fromParser tells the YAML parser's own messages from its scanner's.
+func fromParser(text string) bool {
+	missing, ok := strings.CutPrefix(text, "did not find expected ")
+	return ok && contains([]string{"<document start>", "node content", "'-' indicator", "key", "',' or ']'", "',' or '}'"}, missing)
 }
 
 // taggedExpression finds the trap of the specification's own style:

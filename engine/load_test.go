@@ -1,0 +1,331 @@
+package engine
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/netcap-guard/netcap-guard/backend"
+	"github.com/netcap-guard/netcap-guard/record"
+)
+
+// mustLoad loads one rule file that must be without errors.
+func mustLoad(t testing.TB, text string) (*RuleSet, Report) {
+	t.Helper()
+	rs, report := Load(Bytes("rules.yml", []byte(text)))
+	if err := report.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return rs, report
+}
+
+// TestBrokenFiles compares what Load says of every broken file, all read in
+// one go, with the golden file.
+func TestBrokenFiles(t *testing.T) {
+	rs, report := Load(Path("testdata/broken"))
+	if rs != nil {
+		t.Error("a rule set in spite of errors")
+	}
+	var out bytes.Buffer
+	for _, p := range report.Errors {
+		fmt.Fprintln(&out, filepath.ToSlash(p.Error()))
+	}
+	out.WriteString("\nwarnings:\n")
+	for _, p := range report.Warnings {
+		fmt.Fprintln(&out, filepath.ToSlash(p.Error()))
+	}
+	compareGolden(t, "testdata/broken.golden", out.Bytes())
+}
+
+// compareGolden compares with a golden file; `go test -args -update` writes it.
+func compareGolden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	if update := flag.CommandLine.Lookup("update"); update != nil && update.Value.String() == "true" {
+		if err := os.WriteFile(name, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(string(got), "\n")); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", name, diff)
+	}
+}
+
+func TestMain(m *testing.M) {
+	flag.Bool("update", false, "write the golden files")
+	flag.Parse()
+	os.Exit(m.Run())
+}
+
+// TestGoldenPositions reads the positions of the golden file back and looks
+// at what stands there, so that a wrong golden file cannot pass.
+func TestGoldenPositions(t *testing.T) {
+	for _, tc := range []struct{ file, message, at string }{
+		{"expressions.yml", `has no field "DstPrt"`, "DstPrt =="},
+		{"expressions.yml", `no field "Nme"`, "Nme)"},
+		{"expressions.yml", `no field "Typ"`, "Typ =="},
+		{"expressions.yml", `has no field "Hst"`, `Hst ==`},
+		{"expressions.yml", `has no field "URI"`, `URI contains`},
+		{"expressions.yml", `has no field "Paylod"`, `Paylod ==`},
+		{"expressions.yml", `no function "InSubnett"`, `InSubnett(`},
+		{"expressions.yml", `has no field "Sin"`, `Sin`},
+		{"expressions.yml", "mismatched types", `== "22"`},
+		{"helpers.yml", "missing closing )", `"(union"`},
+		{"helpers.yml", "PortInRange: argument 1", `"1", 2`},
+		{"helpers.yml", `10.0.0.0/33`, `"10.0.0.0/33"`},
+		{"keys.yml", `unknown key "nme"`, "nme:"},
+		{"keys.yml", "threshold is negative", "-1"},
+		{"keys.yml", `no rule "distnct"`, "distnct,"},
+		{"actions.yml", `unknown action type "block"`, "block"},
+		{"actions.yml", "30x", "30x}"},
+		{"tag.yml", "takes the !", "!QR && len"},
+		{"tag.yml", `unknown key "expresion"`, "expresion"},
+	} {
+		t.Run(tc.file+" "+tc.message, func(t *testing.T) {
+			_, report := Load(Path("testdata/broken/" + tc.file))
+			text, err := os.ReadFile("testdata/broken/" + tc.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines := strings.Split(string(text), "\n")
+			for _, p := range report.Errors {
+				if !strings.Contains(p.Error(), tc.message) {
+					continue
+				}
+				if rest := string([]rune(lines[p.Line-1])[p.Column-1:]); !strings.HasPrefix(rest, tc.at) {
+					t.Errorf("%v points at %q", p, rest)
+				}
+				return
+			}
+			t.Error("not reported")
+		})
+	}
+}
+
+func TestLoadEverything(t *testing.T) {
+	rs, report := mustLoad(t, `
+rules:
+  - name: full
+    description: all keys
+    type: nc_icmp
+    expression: PayloadSize > 9
+    severity: CRITICAL
+    threshold: 5
+    threshold_window: 2m
+    track_by: pair
+    tags: one
+    mitre: [T1, T2]
+    enabled: false
+    actions:
+      - type: iptables_reject
+        enabled: no
+        config: {target: dst, duration: 1w2d, reject_with: tcp-reset, ipv6_prefix: 64}
+      - type: iptables_rate_limit
+        config: {rate: 5/s, burst: 9, duration: 90}
+      - type: iptables_log
+        config: {prefix: "X: "}
+      - type: iptables_block
+        config: {duration: 0}
+  - name: bare
+    type: TCP
+    expression: SYN
+    actions:
+`)
+	full, bare := rs.Rules()[0], rs.Rules()[1]
+	want := []Action{
+		{Kind: ActionReject, Target: backend.Destination, Duration: 9 * 24 * time.Hour, HasDuration: true, Reset: true, IPv6Prefix: 64},
+		{Kind: ActionRateLimit, Enabled: true, Duration: 90 * time.Minute, HasDuration: true, Limit: backend.Limit{Rate: 5, Per: time.Second, Burst: 9}},
+		{Kind: ActionLog, Enabled: true, Prefix: "X: "},
+		{Kind: ActionBlock, Enabled: true, HasDuration: true},
+	}
+	if diff := cmp.Diff(want, full.Actions); diff != "" {
+		t.Error(diff)
+	}
+	if full.Enabled || full.Severity != Critical || full.Window != 2*time.Minute || full.TrackBy != TrackPair ||
+		len(full.Types) != 2 || len(full.MITRE) != 2 || full.Tags[0] != "one" || full.Threshold != 5 {
+		t.Errorf("%+v", full)
+	}
+	if !bare.Enabled || bare.Severity != Medium || bare.Window != time.Minute || bare.TrackBy != TrackSource || bare.Line != 24 {
+		t.Errorf("%+v", bare)
+	}
+	if len(report.Warnings) != 1 || !strings.Contains(report.Warnings[0].Message, "iptables_rate_limit") {
+		t.Errorf("warnings %v", report.Warnings)
+	}
+}
+
+func TestTrackByFollowsTheTarget(t *testing.T) {
+	for _, tc := range []struct {
+		name, actions, track string
+		want                 TrackBy
+	}{
+		{"no action", "", "", TrackSource},
+		{"source", "{type: iptables_block}", "", TrackSource},
+		{"destination", "{type: iptables_block, config: {target: destination}}", "", TrackDestination},
+		{"both", "{type: iptables_block}, {type: iptables_block, config: {target: dst}}", "", TrackSource},
+		{"a log has no say", "{type: iptables_log, config: {target: dst}}", "", TrackSource},
+		{"said", "{type: iptables_block, config: {target: dst}}", "track_by: rule", TrackRule},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			rs, _ := mustLoad(t, fmt.Sprintf("- name: a\n  type: TCP\n  expression: SYN\n  threshold: 3\n  actions: [%s]\n  %s\n", tc.actions, tc.track))
+			if got := rs.Rules()[0].TrackBy; got != tc.want {
+				t.Errorf("tracks by %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	const block = "actions: [{type: iptables_block}]"
+	for _, tc := range []struct{ name, rule, want string }{
+		{"a threshold", "type: TCP, expression: SYN, threshold: 5, " + block, ""},
+		{"no threshold", "type: TCP, expression: SYN, " + block, "blocks on a single match"},
+		{"threshold 1", "type: TCP, expression: SYN, threshold: 1, " + block, "blocks on a single match"},
+		{"disabled", "type: TCP, expression: SYN, enabled: false, " + block, ""},
+		{"log only", "type: TCP, expression: SYN, actions: [{type: iptables_log}]", ""},
+		{"DNS both ways", "type: DNS, expression: ANCount > 9, threshold: 5, " + block, "add !QR"},
+		{"DNS queries", "type: DNS, expression: '!QR && ANCount > 9', threshold: 5, " + block, ""},
+		{"DNS destination", "type: DNS, expression: ANCount > 9, threshold: 5, actions: [{type: iptables_block, config: {target: dst}}]", ""},
+		{"NTP both ways", "type: NTP, expression: Stratum > 9, threshold: 5, " + block, "ask for Mode"},
+		{"counted together", "type: TCP, expression: SYN, threshold: 5, track_by: rule, " + block, "counts all addresses together"},
+		{"type not served", "type: HTTP, expression: StatusCode == 1", "not yet served: no decoder of this release emits [HTTP] records"},
+		{"sequence", "type: TCP, expression: SYN, sequence: {after: a, within: 60}", "not yet served: sequence"},
+		{"escalation", "type: TCP, expression: SYN, threshold: 5, actions: [{type: iptables_block, config: {escalation: [10m, 1h]}}]", "not yet served: escalation"},
+		{"confirmed", "type: TCP, expression: SYN, confirmed: true", "not yet served: confirmed: true"},
+		{"not confirmed", "type: TCP, expression: SYN, confirmed: false", "confirmed: false lets forged packets"},
+		{"both thresholds", "type: TCP, expression: SYN, threshold: 3, distinct_field: DstPort, distinct_threshold: 3", "not yet served: threshold and distinct_threshold"},
+		{"kernel log", "type: TCP, expression: SYN, actions: [{type: iptables_log, config: {kernel: true}}]", "not yet served: kernel: true"},
+		{"slow", "type: DNS, expression: 'len(filter(Questions, .Type == 1)) > 1'", "slow expression VM because of the function filter"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, report := mustLoad(t, "- {name: a, "+tc.rule+"}")
+			var all strings.Builder
+			for _, w := range report.Warnings {
+				all.WriteString(w.Error() + "\n")
+			}
+			if tc.want == "" && len(report.Warnings) > 0 || !strings.Contains(all.String(), tc.want) {
+				t.Errorf("warnings %q, want %q", all.String(), tc.want)
+			}
+		})
+	}
+}
+
+// TestUnservedDoesNotRun: what is not executed is not half executed.
+func TestUnservedDoesNotRun(t *testing.T) {
+	rs, _ := mustLoad(t, `
+- {name: runs, type: TCP, expression: SYN}
+- {name: disabled, type: TCP, expression: SYN, enabled: false}
+- {name: later, type: HTTP, expression: StatusCode == 1}
+- {name: option, type: TCP, expression: SYN, confirmed: true}
+- {name: alias, type: TLS, expression: Version == 1}
+`)
+	var runs []string
+	for _, r := range rs.Rules() {
+		if r.Runs() {
+			runs = append(runs, r.Name)
+		} else if r.Enabled && len(r.Unserved()) == 0 {
+			t.Errorf("%s does not run, and nothing says why", r.Name)
+		}
+	}
+	if diff := cmp.Diff([]string{"runs"}, runs); diff != "" {
+		t.Error(diff)
+	}
+	if w := rs.Want(); w.Types != record.Of(record.TypeTCP) {
+		t.Errorf("wants types %b", w.Types)
+	}
+}
+
+func TestSources(t *testing.T) {
+	rule := func(name string) []byte { return []byte("- {name: " + name + ", type: TCP, expression: SYN}\n") }
+	dir := t.TempDir()
+	for name, text := range map[string][]byte{
+		"b.yml": rule("second"), "a.yaml": []byte("rules:\n  - {name: first, type: TCP, expression: SYN}\n"),
+		"c.txt": []byte("not a rule file"), ".hidden.yml": []byte("nor this"), "d.yml": []byte("# nothing\n"), "e.yml": nil,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "sub.yml"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	big := bytes.Repeat([]byte("# filler\n"), maxFileSize/9+1)
+	for _, tc := range []struct {
+		name  string
+		src   Source
+		rules string
+		err   string
+	}{
+		{"folder", Path(dir), "first second", ""},
+		{"file", Path(filepath.Join(dir, "b.yml")), "second", ""},
+		{"bytes", Bytes("x", rule("x")), "x", ""},
+		{"bytes with a BOM", Bytes("x", append([]byte("\ufeff"), rule("x")...)), "x", ""},
+		{"CRLF", Bytes("x", bytes.ReplaceAll([]byte("- name: x\n  type: TCP\n  expression: |\n    SYN\n"), []byte("\n"), []byte("\r\n"))), "x", ""},
+		{"file system", FS(fstest.MapFS{"z.yml": {Data: rule("z")}, "y.yml": {Data: rule("y")}}, "fs"), "y z", ""},
+		{"zero", Source{}, "", ""},
+		{"missing", Path(filepath.Join(dir, "none")), "", "cannot read rules: no such file"},
+		{"too large", Bytes("x", big), "", "larger than"},
+		{"too large in a folder", FS(fstest.MapFS{"z.yml": {Data: big}, "y.yml": {Data: []byte("- 5")}}, "fs"), "", "larger than"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			rs, report := Load(tc.src)
+			if err := report.Err(); tc.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tc.err) {
+					t.Errorf("error %v, want %q", err, tc.err)
+				}
+				return
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			var names []string
+			for _, r := range rs.Rules() {
+				names = append(names, r.Name)
+			}
+			if got := strings.Join(names, " "); got != tc.rules {
+				t.Errorf("rules %q, want %q", got, tc.rules)
+			}
+		})
+	}
+}
+
+// TestBombs: files made to blow up end in an error, not in a full memory.
+func TestBombs(t *testing.T) {
+	aliases := "- &r {name: a, type: TCP, expression: SYN}\n" + strings.Repeat("- *r\n", 5000)
+	actions := "- name: a\n  type: TCP\n  expression: SYN\n  threshold: 2\n  actions: &a [" + strings.Repeat("{type: iptables_log},", 16) + "]\n"
+	for i := range 9000 {
+		actions += fmt.Sprintf("- {name: n%d, type: TCP, expression: SYN, tags: &t%d [a], mitre: *t%d, actions: *a}\n", i, i, i)
+	}
+	for _, tc := range []struct{ name, text, want string }{
+		{"alias of a rule", aliases, "is taken by"},
+		{"alias in itself", "- &r [*r]", "must be a mapping"},
+		{"actions by alias", actions, "aliases expand it"},
+		{"deep nesting", strings.Repeat("[", 200_000), "not valid YAML"},
+		{"long expression", "- {name: a, type: TCP, expression: '" + strings.Repeat("SYN &&", 4000) + " SYN'}", "longer than"},
+		{"many nodes", "- {name: a, type: TCP, expression: '" + strings.Repeat("SYN||", 2500) + " SYN'}", "nodes"},
+		{"nested parentheses", "- {name: a, type: TCP, expression: '" + strings.Repeat("(", 8000) + "SYN" + strings.Repeat(")", 8000) + "'}", ""},
+		{"many problems", strings.Repeat("- 5\n", 2000), "more problems in this file are not shown"},
+		{"many actions", "- {name: a, type: TCP, expression: SYN, actions: [" + strings.Repeat("{type: iptables_log},", 17) + "]}", "more than 16 actions"},
+		{"many tags", "- {name: a, type: TCP, expression: SYN, tags: [" + strings.Repeat("a,", 65) + "]}", "more than 64 items"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, report := Load(Bytes("bomb.yml", []byte(tc.text)))
+			if len(report.Errors) > maxProblems+1 {
+				t.Errorf("%d problems", len(report.Errors))
+			}
+			if err := report.Err(); tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+				t.Errorf("error %.300v, want %q", err, tc.want)
+			}
+		})
+	}
+}
