@@ -35,14 +35,14 @@ func TestExplain(t *testing.T) {
 	for _, test := range tests {
 		err := b.explain("do it", fmt.Errorf("receive: %w", test.errno), test.making)
 		for _, s := range sentinels {
-			if errors.Is(err, s) != (s == test.want) {
+			if errors.Is(err, s) != errors.Is(test.want, s) {
 				t.Errorf("%v: errors.Is(%v) is %t", test.errno, s, errors.Is(err, s))
 			}
 		}
 		if !errors.Is(err, test.errno) || !strings.HasPrefix(err.Error(), "nft: do it: ") || !strings.Contains(err.Error(), test.text) {
 			t.Errorf("%v: %v, want it to say %q", test.errno, err, test.text)
 		}
-		if again := b.explain("outer", err, test.making); again != err {
+		if again := b.explain("outer", err, test.making); again.Error() != err.Error() {
 			t.Errorf("%v was explained twice: %v", test.errno, again)
 		}
 	}
