@@ -211,7 +211,13 @@ func (b *Backend) usable(op string) error {
 // A block that lies wholly inside the allow list has no rule; it is in the list
 // for as long as this Backend lives, because its rule comes back when the allow
 // list no longer covers it, but no later process can adopt it.
+//
+// Before Init, List looks at what an earlier or another process left and
+// changes nothing; where no family has our chain that is backend.ErrGone.
 func (b *Backend) List(ctx context.Context) ([]backend.Block, error) {
+	if !b.closed && !b.ready {
+		return b.look(ctx)
+	}
 	if err := b.usable("list"); err != nil {
 		return nil, err
 	}
@@ -219,14 +225,7 @@ func (b *Backend) List(ctx context.Context) ([]backend.Block, error) {
 		return nil, err
 	}
 	b.stale = false
-	now := time.Now()
-	out := make([]backend.Block, 0, len(b.state.entries))
-	for _, e := range b.state.sorted() {
-		if !e.block.Expired(now) {
-			out = append(out, e.block)
-		}
-	}
-	return out, nil
+	return b.state.blocks(time.Now()), nil
 }
 
 // Skipped is the number of rules in our chains that are not ours, when they
@@ -261,12 +260,17 @@ func (b *Backend) Flush(ctx context.Context) error {
 // Close removes the jumps and deletes the chains, with everything in them:
 // rules that somebody else put into our chain go too, after a warning. Where a
 // family fails the other is still closed, the errors are joined and Close may
-// be called again. A Backend that was never initialized touches nothing.
-// Afterwards every method but Close and Detach returns backend.ErrClosed.
+// be called again. Without Init it cleans up after an earlier process (after an
+// Init that failed, Detach is what changes nothing). Afterwards every method
+// but Close and Detach returns backend.ErrClosed.
 func (b *Backend) Close(ctx context.Context) error {
-	if b.closed || !b.ready {
-		b.closed = true
+	if b.closed {
 		return nil
+	}
+	if !b.ready {
+		err := b.clean(ctx)
+		b.closed = err == nil
+		return err
 	}
 	var errs []error
 	for _, c := range b.chains {

@@ -90,8 +90,11 @@ func TestNoProgram(t *testing.T) {
 		!strings.Contains(err.Error(), "install package iptables") || strings.Contains(err.Error(), "\n") {
 		t.Errorf("init without a program: %v", err)
 	}
-	if err := b.Close(t.Context()); err != nil {
-		t.Errorf("close: %v", err)
+	if _, err := b.List(t.Context()); !errors.Is(err, backend.ErrUnavailable) {
+		t.Errorf("list: %v, want ErrUnavailable", err)
+	}
+	if err := b.Close(t.Context()); !errors.Is(err, backend.ErrUnavailable) {
+		t.Errorf("close: %v, want ErrUnavailable", err)
 	}
 }
 

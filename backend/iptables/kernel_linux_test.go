@@ -256,6 +256,45 @@ func TestAdoption(t *testing.T) {
 	})
 }
 
+// TestWithoutInit: what a killed process left can be looked at and taken away
+// by one that makes nothing.
+func TestWithoutInit(t *testing.T) {
+	eachVariant(t, func(t *testing.T, v string) {
+		before := snapshot(t, v)
+		look, _ := newBackend(t, Config{Variant: v})
+		if _, err := look.List(t.Context()); !errors.Is(err, backend.ErrGone) {
+			t.Errorf("list of nothing: %v, want ErrGone", err)
+		}
+		if got := snapshot(t, v); got != before {
+			t.Errorf("List made\n%s", got)
+		}
+		left, _ := newBackend(t, Config{Variant: v})
+		if err := left.Init(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		apply(t, left, add(fresh("192.0.2.1", backend.Drop), fresh("2001:db8::1", backend.Reject)))
+		there := snapshot(t, v)
+		if n := count(t, look); n != 2 {
+			t.Errorf("%d blocks, want 2", n)
+		}
+		if err := look.Detach(); err != nil {
+			t.Fatal(err)
+		}
+		if err := look.Close(t.Context()); err != nil || snapshot(t, v) != there {
+			t.Errorf("a detached Backend's Close: %v\n%s", err, snapshot(t, v))
+		}
+		for range 2 {
+			cleaner, _ := newBackend(t, Config{Variant: v})
+			if err := cleaner.Close(t.Context()); err != nil {
+				t.Errorf("close: %v", err)
+			}
+			if got := snapshot(t, v); got != before {
+				t.Errorf("left behind\n%s", got)
+			}
+		}
+	})
+}
+
 // waitUntil waits for a moment of the kernel's clock.
 func waitUntil(t testing.TB, at time.Time) {
 	t.Helper()

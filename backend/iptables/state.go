@@ -200,6 +200,17 @@ func (s *state) sorted() []*entry {
 	return out
 }
 
+// blocks is every block whose end has not come, along the chain.
+func (s *state) blocks(now time.Time) []backend.Block {
+	out := make([]backend.Block, 0, len(s.entries))
+	for _, e := range s.sorted() {
+		if !e.block.Expired(now) {
+			out = append(out, e.block)
+		}
+	}
+	return out
+}
+
 func sortAlong(es []*entry) {
 	slices.SortFunc(es, func(a, b *entry) int { return cmp.Compare(a.seq, b.seq) })
 }
