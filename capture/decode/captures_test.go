@@ -1,0 +1,129 @@
+package decode_test
+
+import (
+	"encoding/csv"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/netcap-guard/netcap-guard/capture"
+	"github.com/netcap-guard/netcap-guard/capture/decode"
+	"github.com/netcap-guard/netcap-guard/record"
+)
+
+// truth is what the captures' manifest says of one file.
+type truth struct{ bareSYN, sshSYN, longDNS int }
+
+// count reads a file to its end and counts what the records say of it.
+func count(t testing.TB, path string) (truth, error) {
+	src, err := capture.OpenFile(path)
+	if err != nil {
+		return truth{}, err
+	}
+	defer func() { _ = src.Close() }()
+	var (
+		n   truth
+		set record.Set
+		pkt capture.Packet
+		dec = decode.New(everything())
+	)
+	for {
+		if err := src.Next(&pkt); err == io.EOF {
+			return n, nil
+		} else if err != nil {
+			return n, err
+		}
+		set.Time, set.Packet = pkt.Time, pkt.Number
+		err := dec.Decode(uint32(pkt.Link), pkt.Data, pkt.Length, &set)
+		var known *decode.Error
+		if err != nil && !errors.As(err, &known) {
+			t.Fatalf("%s: packet %d: %v", path, pkt.Number, err)
+		}
+		if set.Have.Has(record.TypeTCP) && set.TCP.SYN && !set.TCP.ACK {
+			if set.TCP.PayloadSize == 0 {
+				n.bareSYN++
+			}
+			if set.TCP.DstPort == 22 {
+				n.sshSYN++
+			}
+		}
+		if d := &set.DNS; set.Have.Has(record.TypeDNS) && !d.QR && len(d.Questions) > 0 && utf8.RuneCountInString(d.Questions[0].Name) > 100 {
+			n.longDNS++
+		}
+	}
+}
+
+// manifest reads the truth beside the captures, by path below dir.
+func manifest(t testing.TB, dir string) map[string]truth {
+	t.Helper()
+	f, err := os.Open(filepath.Join(dir, "manifest.tsv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	r := csv.NewReader(f)
+	r.Comma, r.LazyQuotes = '\t', true
+	rows, err := r.ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	column := map[string]int{}
+	for i, name := range rows[0] {
+		column[name] = i
+	}
+	all := map[string]truth{}
+	for _, row := range rows[1:] {
+		var n truth
+		for name, field := range map[string]*int{"n_bare_syn": &n.bareSYN, "n_ssh_syn": &n.sshSYN, "n_long_dns_queries": &n.longDNS} {
+			if *field, err = strconv.Atoi(row[column[name]]); err != nil {
+				*field = -1 // the manifest does not say
+			}
+		}
+		all[filepath.Join(row[column["category"]], row[column["file"]])] = n
+	}
+	return all
+}
+
+// TestCaptures reads every real capture there is: nothing panics or hangs, and
+// outside the folders of broken, tunnelled and HTTP captures the records agree
+// with what another dissector counted.
+func TestCaptures(t *testing.T) {
+	dir := os.Getenv("NETCAP_GUARD_CAPTURES")
+	if dir == "" {
+		t.Skip("NETCAP_GUARD_CAPTURES is not set: no captures to read")
+	}
+	all := manifest(t, dir)
+	if len(all) == 0 {
+		t.Fatal("the manifest is empty")
+	}
+	compared, wrong := 0, 0
+	for name, want := range all {
+		began := time.Now()
+		got, err := count(t, filepath.Join(dir, name))
+		if took := time.Since(began); took > time.Minute {
+			t.Errorf("%s took %v", name, took)
+		}
+		if err != nil && !errors.Is(err, capture.ErrTruncated) && !errors.Is(err, capture.ErrFormat) && !errors.Is(err, capture.ErrLinkType) {
+			t.Errorf("%s: %v", name, err)
+		}
+		folder, _, _ := strings.Cut(filepath.ToSlash(name), "/")
+		if folder == "malformed" || folder == "encapsulated" || folder == "sqli-http" {
+			continue
+		}
+		compared++
+		if got != want {
+			wrong++
+			t.Logf("%s: %+v, manifest %+v (%v)", name, got, want, err)
+		}
+	}
+	t.Logf("%d of %d captures agree", compared-wrong, compared)
+	if wrong*100 > compared {
+		t.Errorf("%d of %d captures disagree with the manifest", wrong, compared)
+	}
+}
