@@ -303,9 +303,11 @@ func TestSources(t *testing.T) {
 func TestBombs(t *testing.T) {
 	aliases := "- &r {name: a, type: TCP, expression: SYN}\n" + strings.Repeat("- *r\n", 5000)
 	actions := "- name: a\n  type: TCP\n  expression: SYN\n  threshold: 2\n  actions: &a [" + strings.Repeat("{type: iptables_log},", 16) + "]\n"
+	var more strings.Builder
 	for i := range 9000 {
-		actions += fmt.Sprintf("- {name: n%d, type: TCP, expression: SYN, tags: &t%d [a], mitre: *t%d, actions: *a}\n", i, i, i)
+		fmt.Fprintf(&more, "- {name: n%d, type: TCP, expression: SYN, tags: &t%d [a], mitre: *t%d, actions: *a}\n", i, i, i)
 	}
+	actions += more.String()
 	for _, tc := range []struct{ name, text, want string }{
 		{"alias of a rule", aliases, "is taken by"},
 		{"alias in itself", "- &r [*r]", "must be a mapping"},
