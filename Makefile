@@ -41,10 +41,11 @@ test: need-root
 test-captures: need-root
 	@test -n "$(CAPTURES)" || { echo "usage: make test-captures CAPTURES=DIR" >&2; exit 1; }
 	@test -f "$(CAPTURES)/manifest.tsv" || { echo "no manifest.tsv in $(CAPTURES)" >&2; exit 1; }
-	NETCAP_GUARD_REQUIRE=1 NETCAP_GUARD_CAPTURES=$(abspath $(CAPTURES)) go test -count=1 -v -run 'Captures' ./...
+	NETCAP_GUARD_REQUIRE=1 NETCAP_GUARD_CAPTURES=$(abspath $(CAPTURES)) go test -count=1 -v -run Captures \
+	  $$(grep -rl --include='*_test.go' NETCAP_GUARD_CAPTURES . | xargs -n1 dirname | grep -v archtest | sort -u)
 
 race: need-root
-	NETCAP_GUARD_REQUIRE=1 CGO_ENABLED=1 go test -race -short $(RACE)
+	NETCAP_GUARD_REQUIRE=1 CGO_ENABLED=1 go test -race $(RACE)
 
 $(TOOLS)/golangci-lint-$(LINT_VERSION)/golangci-lint:
 	GOBIN=$(@D) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
