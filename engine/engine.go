@@ -202,6 +202,8 @@ func (e *Engine) Close(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	alerts, actions := e.alerts.abandon(), e.actions.abandon()
+	e.counts.droppedAlerts.Add(uint64(alerts))
+	e.counts.droppedActions.Add(uint64(actions))
 	e.stop()
 	if alerts+actions == 0 {
 		<-joined

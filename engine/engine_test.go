@@ -371,7 +371,11 @@ func TestReload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer e.Close(context.Background())
+	defer func() {
+		if err := e.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}()
 	w := e.NewWorker()
 	w.Evaluate(syn(1, "203.0.113.9", 0))
 	w.Evaluate(syn(2, "203.0.113.9", 1))

@@ -182,7 +182,7 @@ func (p param) check(c *constants, n ast.Node) error {
 	var err error
 	switch p {
 	case takesInt:
-		if _, ok := integerKind(kind.Kind()); !ok {
+		if !isInteger(kind.Kind()) {
 			return fmt.Errorf("must be a whole number, not %v", kind)
 		}
 	case takesMap:

@@ -111,10 +111,7 @@ func kindIs(kinds ...reflect.Kind) func(reflect.Type) bool {
 	}
 }
 
-func isNumberType(t reflect.Type) bool {
-	_, ok := integerKind(t.Kind())
-	return ok
-}
+func isNumberType(t reflect.Type) bool { return isInteger(t.Kind()) }
 
 // scope is what an expression can name: a struct, and how its fields begin.
 type scope struct {

@@ -97,7 +97,7 @@ func (b *ruleReader) distinct() {
 	if hasField {
 		if s, ok := b.text(field); ok {
 			b.recordField(field.val, "distinct_field", s, func(t reflect.Type) string {
-				if _, ok := integerKind(t.Kind()); ok || t.Kind() == reflect.String {
+				if isInteger(t.Kind()) || t.Kind() == reflect.String {
 					return ""
 				}
 				return "must be a number or a text"

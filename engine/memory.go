@@ -24,18 +24,17 @@ func (r ref) isNil() bool { return r.p == nil }
 // at is the address of a field.
 func (r ref) at(offset uintptr) ref { return ref{unsafe.Add(r.p, offset)} }
 
-func (r ref) bool() bool       { return *(*bool)(r.p) }
-func (r ref) float() float64   { return *(*float64)(r.p) }
-func (r ref) text() string     { return *(*string)(r.p) }
-func (r ref) int32() int32     { return *(*int32)(r.p) }
-func (r ref) uint32() uint32   { return *(*uint32)(r.p) }
-func (r ref) int64() int64     { return *(*int64)(r.p) }
-func (r ref) pointer() ref     { return ref{*(*unsafe.Pointer)(r.p)} }
-func (r ref) bytes() []byte    { return *(*[]byte)(r.p) }
-func (r ref) texts() []string  { return *(*[]string)(r.p) }
-func (r ref) int32s() []int32  { return *(*[]int32)(r.p) }
-func (r ref) sliceLen() int    { return (*header)(r.p).len }
-func (r ref) sliceIsNil() bool { return (*header)(r.p).data == nil }
+func (r ref) bool() bool      { return *(*bool)(r.p) }
+func (r ref) float() float64  { return *(*float64)(r.p) }
+func (r ref) text() string    { return *(*string)(r.p) }
+func (r ref) int32() int32    { return *(*int32)(r.p) }
+func (r ref) uint32() uint32  { return *(*uint32)(r.p) }
+func (r ref) int64() int64    { return *(*int64)(r.p) }
+func (r ref) pointer() ref    { return ref{*(*unsafe.Pointer)(r.p)} }
+func (r ref) bytes() []byte   { return *(*[]byte)(r.p) }
+func (r ref) texts() []string { return *(*[]string)(r.p) }
+func (r ref) int32s() []int32 { return *(*[]int32)(r.p) }
+func (r ref) sliceLen() int   { return (*header)(r.p).len }
 
 // element is the address of a slice's i-th element; the caller checked i.
 func (r ref) element(i int, size uintptr) ref {
@@ -52,20 +51,8 @@ type header struct {
 	len, cap int
 }
 
-// integerKind reports whether a kind is an integer, and how wide.
-func integerKind(k reflect.Kind) (bits int, ok bool) {
-	switch k {
-	case reflect.Int8, reflect.Uint8:
-		return 8, true
-	case reflect.Int16, reflect.Uint16:
-		return 16, true
-	case reflect.Int32, reflect.Uint32:
-		return 32, true
-	case reflect.Int, reflect.Int64, reflect.Uint, reflect.Uint64:
-		return 64, true
-	}
-	return 0, false
-}
+// isInteger reports whether a kind is one of Go's integers.
+func isInteger(k reflect.Kind) bool { return intLoader(k) != nil }
 
 // intLoader returns how an integer of a kind is read as Go's int, which is
 // what expr computes with; nil where the kind is no integer.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -34,6 +35,21 @@ const (
 	zeroDivision
 	badArgument
 )
+
+func (f fault) err() error {
+	switch f {
+	case outOfRange:
+		return errors.New("index out of range")
+	case nilAccess:
+		return errors.New("field of a record that is not there")
+	case zeroDivision:
+		return errors.New("integer divide by zero")
+	case badArgument:
+		return errors.New("an argument has no meaning")
+	case noFault:
+	}
+	return nil
+}
 
 func (e *env) fail(f fault) {
 	if e.fault == noFault {

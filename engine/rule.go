@@ -180,6 +180,26 @@ func (r *Rule) Runs() bool {
 	return false
 }
 
+// Match evaluates the rule's expression on the set's record of one of the
+// rule's types, whether or not the rule runs: it is how rules are tried out.
+// It counts nothing and allocates; the error says why the expression has no
+// answer for this record.
+func (r *Rule) Match(t record.Type, set *record.Set) (bool, error) {
+	for _, m := range r.matchers {
+		if m.record != t {
+			continue
+		}
+		if m.native == nil {
+			vm := newMachine()
+			return vm.run(m.program, set.Record(t))
+		}
+		e := env{rec: newLayout().record(set, t), hdr: &set.Header}
+		ok := m.native(&e)
+		return ok && e.fault == noFault, e.fault.err()
+	}
+	return false, fmt.Errorf("rule %q is not for %s records", r.Name, t)
+}
+
 // signature is equal for two rules that mean the same, wherever they stand:
 // what a reload compares.
 func (r *Rule) signature() string {

@@ -105,8 +105,8 @@ func readFile(fsys fs.FS, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	data, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	return data, errors.Join(err, f.Close())
 }
 
 func tooLarge(name string) Problem {
