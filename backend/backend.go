@@ -45,8 +45,14 @@ type Backend interface {
 
 	// List returns every block of ours that the kernel enforces, in no
 	// particular order. Objects in our table or chain that we cannot read are
-	// skipped and counted (see Skipper), never an error. It may be slow (iptables runs a
-	// program, nft dumps sets): never call it per block.
+	// skipped and counted (see Skipper), never an error. It may be slow
+	// (iptables runs a program, nft dumps sets): never call it per block.
+	//
+	// After Init it also looks at the structure around the blocks. Where that
+	// is not as Init makes it (table, chain or jump gone or changed, jump no
+	// longer first), the error wraps ErrDamaged, or ErrGone where nothing of
+	// ours is left; the blocks returned beside it are what is still there,
+	// enforced or not.
 	List(ctx context.Context) ([]Block, error)
 
 	// Flush removes all blocks; table, chain, hooks, jumps and the allowed
@@ -86,17 +92,24 @@ type Change struct {
 	// allowed destination never by a destination block. The prefixes may
 	// nest, overlap and be of both families.
 	Allow *[]netip.Prefix
+	// Rebuild puts the structure back in the same step, as Init makes it, and
+	// takes every block out that is not in Add: what somebody damaged is as it
+	// was when Apply returns. Remove is not looked at.
+	Rebuild bool
 }
 
 // Empty reports whether the change does nothing.
 func (c Change) Empty() bool {
-	return len(c.Remove) == 0 && len(c.Add) == 0 && c.Allow == nil
+	return len(c.Remove) == 0 && len(c.Add) == 0 && c.Allow == nil && !c.Rebuild
 }
 
 // String prints the change, one line each removal and addition: the dry-run
 // log, the golden file of tests and the audit line share this one rendering.
 func (c Change) String() string {
 	var b strings.Builder
+	if c.Rebuild {
+		b.WriteString("rebuild\n")
+	}
 	if c.Allow != nil {
 		b.WriteString("allow")
 		for _, p := range *c.Allow {

@@ -20,6 +20,8 @@ var (
 	ErrLocked = errors.New("xtables lock is held by another program")
 	// ErrGone: table, chain, set or jump of ours was removed by someone else.
 	ErrGone = errors.New("table or chain is gone")
+	// ErrDamaged: the structure around the blocks is not as we make it.
+	ErrDamaged = errors.New("table or chain was changed by someone else")
 	// ErrClosed: the backend was closed.
 	ErrClosed = errors.New("closed")
 )
