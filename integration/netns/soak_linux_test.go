@@ -15,8 +15,14 @@ import (
 // soakEnv says how long TestSoak runs, as Go writes durations.
 const soakEnv = "NETCAP_GUARD_SOAKTIME"
 
-// TestSoak keeps a guard under attack from ever new addresses, with blocks
-// that end again and again, and checks that its memory does not grow: the
+// sources is how many addresses the attacker takes turns with: more than can
+// be blocked at one time, so every block has ended before its address returns.
+const sources = 150
+
+func source(n int) string { return fmt.Sprintf("192.0.2.%d", 100+n) }
+
+// TestSoak keeps a guard under attack from many addresses, with blocks that
+// end again and again, and checks that its memory does not grow: the
 // highest resident size of the last third is at most a quarter above that of
 // the second (the first is for warming up).
 func TestSoak(t *testing.T) {
@@ -26,16 +32,19 @@ func TestSoak(t *testing.T) {
 	}
 	each(t, func(t *testing.T, f flavour) {
 		w := newWorld(t)
+		for n := range sources {
+			if err := w.attacker.IP(t.Context(), "addr", "add", source(n)+"/24", "dev", "eth0"); err != nil {
+				t.Fatal(err)
+			}
+		}
 		g := startGuard(t, f, w.victim.NS, rules(t, "iptables_block", "duration: 2s"))
 		ctx, cancel := context.WithTimeout(t.Context(), length)
 		defer cancel()
 		began := time.Now()
 		var highest [3]int // resident kilobytes, by third
 		for n := 0; ctx.Err() == nil; n++ {
-			// Addresses nobody has: the answers go nowhere, as in an attack.
-			from := fmt.Sprintf("192.0.2.%d", 100+n%150)
 			_, err := w.attacker.Exec(ctx, "nmap", "-sS", "-n", "-Pn", "-F", "-T5", "--max-retries", "0",
-				"-e", "eth0", "-S", from, w.victim.v4.String())
+				"-e", "eth0", "-S", source(n%sources), w.victim.v4.String())
 			if err != nil && ctx.Err() == nil {
 				t.Fatal(err)
 			}
