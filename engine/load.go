@@ -71,7 +71,7 @@ func Load(sources ...Source) (*RuleSet, Report) {
 
 func (l *loader) load(f *file) {
 	top := f.parse()
-	if top == nil {
+	if top == nil || top.Tag == "!!null" {
 		return
 	}
 	list := top

@@ -226,8 +226,12 @@ func (s *RuleSet) Want() record.Want {
 			continue
 		}
 		for _, m := range r.matchers {
-			if m.record.Served() {
-				w.Add(m.record, m.fields...)
+			if !m.record.Served() {
+				continue
+			}
+			w.Add(m.record, m.fields...)
+			if f := r.DistinctField; f != "" && headerAddress(m.record, f) == nil {
+				w.Add(m.record, f)
 			}
 		}
 	}

@@ -38,7 +38,8 @@ func (f *file) add(line, column int, hint, format string, args ...any) {
 		return
 	}
 	f.report.Errors = append(f.report.Errors, Problem{
-		File: f.name, Line: line, Column: column, Message: fmt.Sprintf(format, args...), Hint: hint,
+		// YAML places an empty value behind the last line.
+		File: f.name, Line: min(line, len(f.lines)), Column: column, Message: fmt.Sprintf(format, args...), Hint: hint,
 	})
 }
 
@@ -124,12 +125,9 @@ func (f *file) syntaxError(err error) {
 		}
 		hint = "look for the mistake, often in the indentation, in what begins here"
 	}
-	column := 1
-	if line <= len(f.lines) {
-		l := f.lines[line-1]
-		column += len(l) - len(strings.TrimLeft(l, " \t"))
-	}
-	f.add(line, column, hint, "not valid YAML: %s", text)
+	line = min(line, len(f.lines))
+	l := f.lines[line-1]
+	f.add(line, 1+len(l)-len(strings.TrimLeft(l, " \t")), hint, "not valid YAML: %s", text)
 }
 
 // fromParser tells the YAML parser's own messages from its scanner's.
