@@ -35,7 +35,10 @@ type event struct {
 		DryRun  bool      `json:"dry_run"`
 	} `json:"action"`
 	Stats struct {
-		Packets  uint64            `json:"packets"`
+		Packets uint64 `json:"packets"`
+		Rules   map[string]struct {
+			Matches uint64 `json:"matches"`
+		} `json:"rules"`
 		Firewall map[string]uint64 `json:"firewall"`
 		Actions  map[string]uint64 `json:"actions"`
 	} `json:"stats"`
@@ -94,8 +97,16 @@ func common(t *testing.T, f flavour) []string {
 // that it captures.
 func startGuard(t *testing.T, f flavour, ns *netlab.NS, rules string, flags ...string) *guard {
 	t.Helper()
-	args := slices.Concat([]string{"-i", "eth0", "--rules", rules, "-o", "json"}, common(t, f), flags)
-	p, err := netlab.Start(f.command(t, ns, guardBinary(), args...))
+	args := slices.Concat([]string{"-i", "eth0", "--rules", rules}, flags)
+	return launch(t, f, ns, f.command(t, ns, guardBinary(), args...))
+}
+
+// launch starts a prepared guard that works in ns and waits until it says that
+// it captures.
+func launch(t *testing.T, f flavour, ns *netlab.NS, cmd *exec.Cmd) *guard {
+	t.Helper()
+	cmd.Args = slices.Concat(cmd.Args, []string{"-o", "json"}, common(t, f))
+	p, err := netlab.Start(cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +121,7 @@ func startGuard(t *testing.T, f flavour, ns *netlab.NS, rules string, flags ...s
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	_, err = g.Await(ctx, func(l netlab.Line) bool { return l.Stderr && strings.HasPrefix(l.Text, "guarding eth0 with ") })
+	_, err = g.Await(ctx, func(l netlab.Line) bool { return l.Stderr && strings.HasPrefix(l.Text, "guarding ") })
 	if err != nil {
 		t.Fatalf("the guard is not ready: %v", err)
 	}
