@@ -112,7 +112,9 @@ func (m *Manager) block(ctx context.Context, req Request) (Result, []Event, erro
 	if err != nil || plan.Empty() {
 		return res, events, err
 	}
-	if err := m.backend.Apply(ctx, plan); err != nil {
+	more, err := m.apply(ctx, plan)
+	events = append(events, more...)
+	if err != nil {
 		return Result{Outcome: Failed}, events, err
 	}
 	m.commit(fresh, res.Outcome, plan)
@@ -125,7 +127,7 @@ func newEntry(req Request, now time.Time) (*entry, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case p.Bits() == 0:
+	case p.Bits() == 0 && !req.Force:
 		return nil, fmt.Errorf("%w: %v would block everybody", backend.ErrInvalid, p)
 	case req.Duration < 0:
 		return nil, fmt.Errorf("%w: duration %v is negative", backend.ErrInvalid, req.Duration)
@@ -313,13 +315,13 @@ func (m *Manager) remove(ctx context.Context, change backend.Change, by string) 
 	if change.Empty() {
 		return nil, nil
 	}
-	if err := m.backend.Apply(ctx, change); err != nil {
+	events, err := m.apply(ctx, change)
+	if err != nil {
 		m.count(&m.stats.errors)
-		return nil, err
+		return events, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var events []Event
 	for _, b := range change.Remove {
 		if e := m.idx.remove(b.Key); e != nil {
 			m.stats.removed++

@@ -43,6 +43,7 @@ const (
 	DefaultChainName       = "NETCAP"
 	DefaultCleanupInterval = time.Minute
 	DefaultDuration        = 30 * time.Minute
+	DefaultCheckInterval   = 10 * time.Second
 	// DefaultMaxNewPerMinute is the breaker on new blocks that rules make.
 	DefaultMaxNewPerMinute = 10_000
 	maxBlocksNFT           = 1_000_000
@@ -101,8 +102,17 @@ type ManagerConfig struct {
 	Attach bool
 	// Protect switches groups of always-protected addresses off.
 	Protect hostaddr.Config
-	// OnEvent is told of blocks that end or are lifted. It is called without
-	// a lock held, from the goroutine that caused the event; nil = nobody.
+	// ProtectTable has the kernel refuse everybody else's changes to our
+	// table (nft only; flags owner and persist, Linux 6.9).
+	ProtectTable bool
+	// CheckInterval is how often a kernel that does not tell of changes
+	// (iptables) is looked at. Zero = 10 s.
+	CheckInterval time.Duration
+	// Now is the clock; nil = the machine's. A test steps its own.
+	Now func() time.Time
+	// OnEvent is told of blocks that end or are lifted, and of damage that
+	// was put right. It is called without a lock held, from the goroutine
+	// that caused the event; nil = nobody.
 	OnEvent func(Event)
 }
 
@@ -153,6 +163,10 @@ func (c *ManagerConfig) withDefaults() (ManagerConfig, error) {
 	setDefault(&cfg.ChainName, DefaultChainName)
 	setDefault(&cfg.CleanupInterval, DefaultCleanupInterval)
 	setDefault(&cfg.DefaultDuration, DefaultDuration)
+	setDefault(&cfg.CheckInterval, DefaultCheckInterval)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	setDefault(&cfg.MaxNewPerMinute, DefaultMaxNewPerMinute)
 	setDefault(&cfg.Backend, BackendAuto)
 	if !cfg.EnableIPv4 && !cfg.EnableIPv6 {
@@ -173,8 +187,8 @@ func (c *ManagerConfig) validate() error {
 		return err
 	}
 	switch {
-	case c.CleanupInterval < 0:
-		return fmt.Errorf("%w: cleanup interval %v is negative", backend.ErrInvalid, c.CleanupInterval)
+	case c.CleanupInterval < 0 || c.CheckInterval < 0:
+		return fmt.Errorf("%w: an interval is negative", backend.ErrInvalid)
 	case c.DefaultDuration < 0:
 		return fmt.Errorf("%w: default duration %v is negative", backend.ErrInvalid, c.DefaultDuration)
 	case c.MaxActiveBlocks < 0 || c.MaxNewPerMinute < 0:

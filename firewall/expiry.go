@@ -2,16 +2,18 @@ package firewall
 
 import (
 	"context"
+	"sync"
 	"time"
 )
 
-// EventKind says what happened to a block without a caller waiting for it.
+// EventKind says what happened without a caller waiting for it.
 type EventKind uint8
 
 // The kinds of events.
 const (
-	Expired   EventKind = iota // its end came
-	Unblocked                  // it was lifted before its end
+	Expired   EventKind = iota // a block's end came
+	Unblocked                  // a block was lifted before its end
+	Resynced                   // somebody else damaged the kernel's state; it was put back
 )
 
 // Who lifted a block (Event.By).
@@ -19,14 +21,18 @@ const (
 	ByManual    = "manual"
 	ByWhitelist = "whitelist"
 	ByFlush     = "flush"
+	ByForeign   = "foreign" // somebody else, in the kernel
 )
 
-// Event tells of a block that is over.
+// Event tells of a block that is over, or of damage that was put right.
 type Event struct {
 	Kind  EventKind
-	Block BlockInfo
-	By    string // Unblocked only
+	Block BlockInfo // Expired and Unblocked
+	By    string    // Unblocked only
 	At    time.Time
+	// Reason and Restored (how many blocks were put back) of a Resynced.
+	Reason   string
+	Restored int
 }
 
 // emit hands events to the owner, without a lock held.
@@ -39,10 +45,13 @@ func (m *Manager) emit(events []Event) {
 	}
 }
 
-// run ends blocks when they are due and keeps the protected addresses up to
-// date, until ctx ends.
+// run ends blocks when they are due, looks after the kernel and the clock, and
+// joins the goroutines that follow host and kernel, until ctx ends.
 func (m *Manager) run(ctx context.Context) {
 	defer close(m.done)
+	var followers sync.WaitGroup
+	defer followers.Wait()
+	m.follow(ctx, &followers)
 	clean := time.NewTicker(m.cfg.CleanupInterval)
 	defer clean.Stop()
 	for {
@@ -52,25 +61,42 @@ func (m *Manager) run(ctx context.Context) {
 			next.Stop()
 			return
 		case <-m.wake:
+		case <-m.look:
+			m.logError("checking the kernel", m.Check(ctx))
+			m.pause(ctx)
 		case <-next.C:
 			m.sweep(ctx)
 		case <-clean.C:
+			m.followClock(ctx)
 			m.sweep(ctx)
-			m.followHost(ctx)
 		}
 		next.Stop()
 	}
 }
 
+// lookPause is the least time between two looks at the whole kernel, so that
+// somebody who changes our table without end cannot keep us busy.
+const lookPause = 200 * time.Millisecond
+
+func (m *Manager) pause(ctx context.Context) {
+	t := time.NewTimer(lookPause)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
 // untilNext is the time to the next end, at most a cleanup interval.
 func (m *Manager) untilNext() time.Duration {
+	now := m.now()
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	due, ok := m.idx.nextDue()
 	if !ok {
 		return m.cfg.CleanupInterval
 	}
-	return min(max(time.Until(due), 0), m.cfg.CleanupInterval)
+	return min(max(due.Sub(now), 0), m.cfg.CleanupInterval)
 }
 
 // rewake lets the background goroutine look at the next end again.
@@ -83,7 +109,7 @@ func (m *Manager) rewake() {
 
 func (m *Manager) sweep(ctx context.Context) {
 	m.kernel.Lock()
-	events := m.expire(ctx, time.Now())
+	events := m.expire(ctx, m.now())
 	m.kernel.Unlock()
 	m.emit(events)
 }
@@ -118,19 +144,4 @@ func (m *Manager) expire(ctx context.Context, now time.Time) []Event {
 		events[i] = Event{Kind: Expired, Block: e.info(), At: e.ExpiresAt}
 	}
 	return events
-}
-
-// followHost reads the protected addresses again and, where they changed,
-// lifts what they cover and tells the kernel.
-func (m *Manager) followHost(ctx context.Context) {
-	if !m.refreshProtected() {
-		return
-	}
-	m.kernel.Lock()
-	events, err := m.editWhitelist(ctx, func() bool { return true }, func() {})
-	m.kernel.Unlock()
-	m.emit(events)
-	if err != nil {
-		m.log.Error("following this host's addresses", "error", err)
-	}
 }

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/netcap-guard/netcap-guard/backend"
-	"github.com/netcap-guard/netcap-guard/internal/hostaddr"
 )
 
 // Manager decides what is blocked and keeps the kernel and its own listing in
@@ -26,11 +25,15 @@ type Manager struct {
 	// kernel orders all changes: whoever holds it may call the backend and
 	// knows that the index will not change under his feet.
 	kernel sync.Mutex
+	// started and offset (of the wall clock against elapsed time) tell a step
+	// of the clock; guarded by kernel.
+	started time.Time
+	offset  time.Duration
 
 	// mu guards everything below and is never held across a backend call.
 	mu        sync.RWMutex
 	idx       *index
-	white     prefixSet[struct{}]
+	white     whitelist
 	protected prefixSet[string] // why it is protected
 	stats     counters
 	breaker   breaker
@@ -39,6 +42,7 @@ type Manager struct {
 	closed    bool
 
 	wake chan struct{} // a block became due earlier than the timer knows
+	look chan struct{} // the kernel is to be compared with the listing
 	stop context.CancelFunc
 	done chan struct{} // closed when the background goroutine has ended
 }
@@ -57,17 +61,17 @@ func NewManager(config *ManagerConfig) (*Manager, error) {
 	}
 	m := &Manager{
 		cfg: cfg, log: cfg.Logger, idx: newIndex(),
-		warned: make(map[string]bool),
-		wake:   make(chan struct{}, 1), done: make(chan struct{}),
+		warned: make(map[string]bool), started: cfg.Now(),
+		wake: make(chan struct{}, 1), look: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	for _, w := range cfg.Whitelist {
 		p, err := ParsePrefix(w)
 		if err != nil {
 			return nil, fmt.Errorf("whitelist: %w", err)
 		}
-		m.white.set(p, struct{}{})
+		m.white.add(OriginConfig, p)
 	}
-	m.refreshProtected()
+	m.readProtected()
 	ctx := context.Background()
 	if err := m.open(ctx); err != nil {
 		return nil, err
@@ -129,7 +133,7 @@ func (m *Manager) adopt(ctx context.Context) error {
 	for _, b := range found {
 		e := &entry{Block: b, origin: OriginAdopted}
 		if lift := b.Expired(now) || m.exempt(b.Key, false); lift && !m.cfg.Attach {
-			if b.Rule != ManualRule || m.white.covers(b.Prefix) || b.Expired(now) {
+			if b.Rule != ManualRule || m.white.all.covers(b.Prefix) || b.Expired(now) {
 				change.Remove = append(change.Remove, b)
 				continue
 			}
@@ -157,7 +161,7 @@ func (m *Manager) adopt(ctx context.Context) error {
 // now is the Manager's clock: the wall, or in replay the newest packet.
 func (m *Manager) now() time.Time {
 	if !m.cfg.PacketTime {
-		return time.Now()
+		return m.cfg.Now()
 	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -167,7 +171,7 @@ func (m *Manager) now() time.Time {
 // tick moves a clock that runs on packet time, and returns the clock.
 func (m *Manager) tick(at time.Time) time.Time {
 	if !m.cfg.PacketTime {
-		return time.Now()
+		return m.cfg.Now()
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -324,22 +328,4 @@ func (m *Manager) closeBackend(ctx context.Context, keep bool) error {
 		m.stats.removed++
 	}
 	return nil
-}
-
-// refreshProtected reads which addresses must never be blocked now. It
-// reports whether they changed.
-func (m *Manager) refreshProtected() bool {
-	entries, err := hostaddr.Snapshot(m.cfg.Protect)
-	if err != nil {
-		m.warnOnce("protected", "some protected addresses could not be read", "error", err)
-	}
-	var fresh prefixSet[string]
-	for _, e := range entries {
-		fresh.set(e.Prefix, e.Why)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	changed := !slices.Equal(fresh.keys(), m.protected.keys())
-	m.protected = fresh
-	return changed
 }

@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 )
@@ -121,4 +122,8 @@ func (s *prefixSet[V]) keys() []netip.Prefix {
 	}
 	slices.SortFunc(out, netip.Prefix.Compare)
 	return out
+}
+
+func (s *prefixSet[V]) clone() prefixSet[V] {
+	return prefixSet[V]{m: maps.Clone(s.m), count: s.count}
 }

@@ -7,7 +7,7 @@ type counters struct {
 	created, removed, expired     uint64
 	duplicatesSkip, whitelistSkip uint64
 	errors                        uint64
-	adopted, refused              uint64
+	adopted, refused, resyncs     uint64
 }
 
 // GetStats returns the page's seven statistics: blocks_created,
@@ -42,6 +42,13 @@ func (m *Manager) Refused() uint64 {
 	return m.stats.refused
 }
 
+// Resyncs is how often damage by somebody else was put right.
+func (m *Manager) Resyncs() uint64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.stats.resyncs
+}
+
 func (m *Manager) count(c *uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -53,7 +60,7 @@ func (m *Manager) clockLocked() time.Time {
 	if m.cfg.PacketTime {
 		return m.newest
 	}
-	return time.Now()
+	return m.cfg.Now()
 }
 
 // warnOnce says something once in the Manager's life.

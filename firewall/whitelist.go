@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/netcap-guard/netcap-guard/backend"
 )
@@ -13,7 +12,7 @@ import (
 // exempt reports whether a block of the key must not be made: all of its
 // prefix is whitelisted, or protected and not forced. Needs m.mu.
 func (m *Manager) exempt(k backend.Key, force bool) bool {
-	if m.white.covers(k.Prefix) {
+	if m.white.all.covers(k.Prefix) {
 		return true
 	}
 	if force {
@@ -23,7 +22,7 @@ func (m *Manager) exempt(k backend.Key, force bool) bool {
 		return true
 	}
 	var both prefixSet[struct{}]
-	for _, p := range append(m.white.within(k.Prefix), m.protected.within(k.Prefix)...) {
+	for _, p := range append(m.white.all.within(k.Prefix), m.protected.within(k.Prefix)...) {
 		both.set(p, struct{}{})
 	}
 	return both.covers(k.Prefix)
@@ -47,7 +46,7 @@ func (m *Manager) allowed(fresh *entry, gone []backend.Block) *[]netip.Prefix {
 	if fresh != nil && fresh.forced {
 		forced = append(forced, fresh.Prefix)
 	}
-	list := m.white.keys()
+	list := m.white.all.keys()
 	for _, p := range m.protected.keys() {
 		undoes := func(f netip.Prefix) bool { return overlaps(f, p) }
 		if !slices.ContainsFunc(forced, undoes) {
@@ -63,12 +62,85 @@ func overlaps(forced, protected netip.Prefix) bool {
 	return protected.Bits() <= forced.Bits() && protected.Contains(forced.Addr())
 }
 
-// Whitelist returns the whitelisted prefixes, in order. Protected addresses
-// are not among them.
-func (m *Manager) Whitelist() []netip.Prefix {
+// Origins of whitelist entries. Others are named by who makes them, with
+// SetWhitelist.
+const (
+	OriginConfig = "configuration" // ManagerConfig.Whitelist
+	OriginAPI    = "manual"        // AddToWhitelist
+)
+
+// whitelist is the set of prefixes that are never blocked, each with its
+// origins: an entry stays until its last origin is gone.
+type whitelist struct {
+	all prefixSet[[]string] // origins, in the order in which they came
+	// lifted were removed by hand: no origin brings them back before the next
+	// start.
+	lifted prefixSet[struct{}]
+}
+
+// add enters a prefix and reports whether it is new to the set.
+func (w *whitelist) add(origin string, p netip.Prefix) bool {
+	origins, had := w.all.get(p)
+	if !slices.Contains(origins, origin) {
+		w.all.set(p, append(slices.Clone(origins), origin))
+	}
+	return !had
+}
+
+// drop takes an origin off a prefix and reports whether the prefix left the
+// set.
+func (w *whitelist) drop(origin string, p netip.Prefix) bool {
+	origins, _ := w.all.get(p)
+	if !slices.Contains(origins, origin) {
+		return false
+	}
+	rest := slices.DeleteFunc(slices.Clone(origins), func(o string) bool { return o == origin })
+	if len(rest) > 0 {
+		w.all.set(p, rest)
+		return false
+	}
+	return w.all.remove(p)
+}
+
+// replace makes the origin's entries exactly these and reports whether the
+// set changed.
+func (w *whitelist) replace(origin string, prefixes []netip.Prefix) bool {
+	changed := false
+	for _, p := range w.all.keys() {
+		if !slices.Contains(prefixes, p) {
+			changed = w.drop(origin, p) || changed
+		}
+	}
+	for _, p := range prefixes {
+		if _, by := w.lifted.get(p); !by {
+			changed = w.add(origin, p) || changed
+		}
+	}
+	return changed
+}
+
+// clone copies the whitelist, for undoing an edit.
+func (w *whitelist) clone() whitelist {
+	return whitelist{all: w.all.clone(), lifted: w.lifted.clone()}
+}
+
+// WhitelistEntry is one entry of the whitelist and where it comes from.
+type WhitelistEntry struct {
+	Prefix  netip.Prefix
+	Origins []string
+}
+
+// Whitelist returns the whitelist, in order of the prefixes. Protected
+// addresses are not in it.
+func (m *Manager) Whitelist() []WhitelistEntry {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return m.white.keys()
+	var out []WhitelistEntry
+	for _, p := range m.white.all.keys() {
+		origins, _ := m.white.all.get(p)
+		out = append(out, WhitelistEntry{p, slices.Clone(origins)})
+	}
+	return out
 }
 
 // Protected says why an address or a prefix may not be blocked: "own address",
@@ -85,7 +157,7 @@ func (m *Manager) Protected(p netip.Prefix) string {
 func (m *Manager) Whitelisted(p netip.Prefix) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return m.white.covers(p)
+	return m.white.all.covers(p)
 }
 
 // AddToWhitelist whitelists an address or a prefix. Blocks that lie wholly
@@ -97,10 +169,23 @@ func (m *Manager) AddToWhitelist(entry string) error {
 		return fmt.Errorf("whitelist: %w", err)
 	}
 	return m.changeWhitelist(func() bool {
-		_, had := m.white.get(p)
-		m.white.set(p, struct{}{})
-		return !had
-	}, func() { m.white.remove(p) })
+		m.white.lifted.remove(p)
+		return m.white.add(OriginAPI, p)
+	})
+}
+
+// SetWhitelist makes the entries of one origin exactly these prefixes (in any
+// form); those of other origins stay. What was removed by hand stays removed.
+func (m *Manager) SetWhitelist(origin string, prefixes []netip.Prefix) error {
+	list := make([]netip.Prefix, len(prefixes))
+	for i, p := range prefixes {
+		var err error
+		if list[i], err = backend.Canonical(p); err != nil {
+			m.count(&m.stats.errors)
+			return fmt.Errorf("whitelist: %w", err)
+		}
+	}
+	return m.changeWhitelist(func() bool { return m.white.replace(origin, list) })
 }
 
 // RemoveFromWhitelist takes an entry off the whitelist, whatever its origin,
@@ -114,9 +199,11 @@ func (m *Manager) RemoveFromWhitelist(entry string) error {
 	}
 	found := false
 	err = m.changeWhitelist(func() bool {
-		found = m.white.remove(p)
+		if found = m.white.all.remove(p); found {
+			m.white.lifted.set(p, struct{}{})
+		}
 		return found
-	}, func() { m.white.set(p, struct{}{}) })
+	})
 	if err == nil && !found {
 		return fmt.Errorf("%v: %w", p, ErrNotWhitelisted)
 	}
@@ -124,10 +211,13 @@ func (m *Manager) RemoveFromWhitelist(entry string) error {
 }
 
 // changeWhitelist edits the whitelist and brings the kernel in step; if the
-// kernel refuses, undo puts the list back.
-func (m *Manager) changeWhitelist(edit func() bool, undo func()) error {
+// kernel refuses, the list stays as it was.
+func (m *Manager) changeWhitelist(edit func() bool) error {
 	m.kernel.Lock()
-	events, err := m.editWhitelist(context.Background(), edit, undo)
+	m.mu.RLock()
+	before := m.white.clone()
+	m.mu.RUnlock()
+	events, err := m.editWhitelist(context.Background(), edit, func() { m.white = before })
 	m.kernel.Unlock()
 	m.emit(events)
 	if err != nil {
@@ -160,39 +250,4 @@ func (m *Manager) editWhitelist(ctx context.Context, edit func() bool, undo func
 		m.mu.Unlock()
 	}
 	return events, err
-}
-
-// breaker refuses blocks that rules ask for when there are too many new ones
-// in one minute: a flood with forged sources must not turn the guard into the
-// attack. The zero breaker is ready for use.
-type breaker struct {
-	began time.Time
-	n     int
-}
-
-func (b *breaker) allow(now time.Time, limit int) bool {
-	if now.Sub(b.began) >= time.Minute {
-		b.began, b.n = now, 0
-	}
-	if b.n >= limit {
-		return false
-	}
-	b.n++
-	return true
-}
-
-// admit asks the caps whether one more block may be made. Needs m.mu.
-func (m *Manager) admit(req Request, now time.Time) error {
-	if n := len(m.idx.blocks); n >= m.cfg.MaxActiveBlocks {
-		m.warnOnceLocked("full", "no more blocks are made until some end", "active", n)
-		m.stats.refused++
-		return fmt.Errorf("%w: %d blocks are active, the most allowed", ErrRefused, n)
-	}
-	if req.ByRule && !m.breaker.allow(now, m.cfg.MaxNewPerMinute) {
-		m.warnOnceLocked("breaker", "rules ask for too many new blocks: is a flood forging its sources?",
-			"limit_per_minute", m.cfg.MaxNewPerMinute)
-		m.stats.refused++
-		return fmt.Errorf("%w: rules made %d new blocks within a minute, the most allowed", ErrRefused, m.cfg.MaxNewPerMinute)
-	}
-	return nil
 }

@@ -1,0 +1,281 @@
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/netcap-guard/netcap-guard/backend"
+	"github.com/netcap-guard/netcap-guard/internal/hostaddr"
+)
+
+// follow starts what tells of changes by others: of this host's addresses,
+// and of the kernel's objects.
+func (m *Manager) follow(ctx context.Context, followers *sync.WaitGroup) {
+	followers.Go(func() {
+		t := time.NewTicker(m.cfg.CleanupInterval)
+		defer t.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-t.C:
+				if e, err := hostaddr.Snapshot(m.cfg.Protect); err == nil {
+					m.logError("following this host's addresses", m.setProtected(ctx, e))
+				}
+			}
+		}
+	})
+	w, ok := m.backend.(backend.Watcher)
+	if !ok || m.cfg.DryRun {
+		return
+	}
+	followers.Go(func() {
+		m.logError("watching the kernel", w.Watch(ctx, nil, func(e backend.Event) { m.foreign(ctx, e) }))
+	})
+}
+
+func (m *Manager) logError(what string, err error) {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, ErrClosed) {
+		return
+	}
+	m.count(&m.stats.errors)
+	m.log.Error(what, "error", err)
+}
+
+// foreign deals with what somebody else did to our objects.
+func (m *Manager) foreign(ctx context.Context, e backend.Event) {
+	if e.Kind == backend.Look {
+		select {
+		case m.look <- struct{}{}:
+		default: // a look is asked for already
+		}
+		return
+	}
+	reason := e.Reason
+	if e.By != "" {
+		reason += " by " + e.By
+	}
+	m.kernel.Lock()
+	var events []Event
+	var err error
+	switch {
+	case m.closed:
+	case e.Kind == backend.Damaged || m.emptied(e):
+		events, err = m.restore(ctx, reason)
+	default:
+		events, err = m.missed(ctx, e.Keys)
+	}
+	m.kernel.Unlock()
+	m.emit(events)
+	m.logError("putting the kernel's state back", err)
+}
+
+// group names what the kernel empties in one command: a set of nft, or a
+// family's chain of iptables.
+type group struct {
+	kind   backend.Slot // without the address
+	family int
+	bits   int
+}
+
+func (m *Manager) groupOf(b *backend.Block) group {
+	g := group{family: familyOf(b.Prefix.Addr())}
+	if m.backend.Name() == BackendIPTables {
+		return g
+	}
+	g.bits = b.Prefix.Bits()
+	g.kind.Target, g.kind.Log, g.kind.Action = b.Target, b.Log, b.Action
+	return g
+}
+
+// emptied reports whether an Emptied event is damage: it took all of two or
+// more blocks out of one set. Fewer are an administrator's unblocking.
+func (m *Manager) emptied(e backend.Event) bool {
+	if e.Kind != backend.Emptied {
+		return false
+	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var gone []*entry
+	for _, k := range e.Keys {
+		if b := m.idx.get(k); b != nil {
+			gone = append(gone, b)
+		}
+	}
+	return m.wholeGroup(gone, m.clockLocked())
+}
+
+// wholeGroup reports whether the entries that are gone are all of some group
+// of two or more. Needs m.mu.
+func (m *Manager) wholeGroup(gone []*entry, now time.Time) bool {
+	lost := make(map[group]int)
+	for _, e := range gone {
+		lost[m.groupOf(&e.Block)]++
+	}
+	had := make(map[group]int)
+	for _, e := range m.idx.blocks {
+		if !e.Expired(now) {
+			had[m.groupOf(&e.Block)]++
+		}
+	}
+	for g, n := range lost {
+		if had[g] >= 2 && n >= had[g] {
+			return true
+		}
+	}
+	return false
+}
+
+// missed takes single blocks that somebody lifted in the kernel out of the
+// index, after asking the kernel whether they are really gone. It runs with
+// m.kernel held.
+func (m *Manager) missed(ctx context.Context, keys []backend.Key) ([]Event, error) {
+	w, ok := m.backend.(backend.Watcher)
+	if !ok || len(keys) == 0 {
+		return nil, nil
+	}
+	found, err := w.Lookup(ctx, keys)
+	if err != nil {
+		return nil, fmt.Errorf("look for removed blocks: %w", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var events []Event
+	for _, s := range found {
+		e := m.idx.get(s.Key)
+		// A block of another action under the same key is not ours to count.
+		if e == nil || s.Found && s.Action == e.Action || e.Expired(m.clockLocked()) {
+			continue
+		}
+		m.idx.remove(e.Key)
+		m.stats.removed++
+		events = append(events, Event{Kind: Unblocked, Block: e.info(), By: ByForeign, At: m.clockLocked()})
+	}
+	return events, nil
+}
+
+// restore puts structure, blocks and whitelist back in one step. It runs with
+// m.kernel held.
+func (m *Manager) restore(ctx context.Context, reason string) ([]Event, error) {
+	m.mu.RLock()
+	now := m.clockLocked()
+	change := backend.Change{Rebuild: true, Allow: m.allowed(nil, nil)}
+	for _, e := range m.idx.blocks {
+		if !e.Expired(now) {
+			change.Add = append(change.Add, e.Block)
+		}
+	}
+	m.mu.RUnlock()
+	if err := m.backend.Apply(ctx, change); err != nil {
+		m.askLook() // try again
+		return nil, fmt.Errorf("put back what somebody damaged (%s): %w", reason, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stats.resyncs++
+	m.warnOnceLocked("resync", "somebody else damaged our table or chain; it was put back (netcap-guard flush lifts all blocks on purpose)",
+		"what", reason, "restored", len(change.Add))
+	return []Event{{Kind: Resynced, Reason: reason, Restored: len(change.Add), At: now}}, nil
+}
+
+func (m *Manager) askLook() {
+	select {
+	case m.look <- struct{}{}:
+	default:
+	}
+}
+
+// apply makes a change; where somebody took our table or chain away just
+// before, it is put back first. It runs with m.kernel held.
+func (m *Manager) apply(ctx context.Context, change backend.Change) ([]Event, error) {
+	err := m.backend.Apply(ctx, change)
+	if !errors.Is(err, backend.ErrGone) && !errors.Is(err, backend.ErrDamaged) {
+		return nil, err
+	}
+	events, rerr := m.restore(ctx, err.Error())
+	if rerr != nil {
+		return nil, errors.Join(err, rerr)
+	}
+	return events, m.backend.Apply(ctx, change)
+}
+
+// Check compares the kernel with the listing and brings them in step: damage
+// is put back, what an administrator lifted is lifted, what he added is
+// adopted. The Manager does so by itself when the kernel tells of a change,
+// and on iptables every CheckInterval.
+func (m *Manager) Check(ctx context.Context) error {
+	m.kernel.Lock()
+	events, err := m.check(ctx)
+	m.kernel.Unlock()
+	m.emit(events)
+	return err
+}
+
+func (m *Manager) check(ctx context.Context) ([]Event, error) {
+	if m.closed {
+		return nil, ErrClosed
+	}
+	events := m.expire(ctx, m.now())
+	blocks, err := m.backend.List(ctx)
+	if errors.Is(err, backend.ErrDamaged) || errors.Is(err, backend.ErrGone) {
+		more, err := m.restore(ctx, err.Error())
+		return append(events, more...), err
+	}
+	if err != nil {
+		return events, fmt.Errorf("check the kernel: %w", err)
+	}
+	missing, flushed := m.compare(blocks)
+	var more []Event
+	if flushed {
+		more, err = m.restore(ctx, "all blocks removed at once")
+	} else {
+		more, err = m.missed(ctx, missing)
+	}
+	return append(events, more...), err
+}
+
+// compare takes over blocks that the kernel has and the index has not, or has
+// with another end. It returns the keys that the kernel lacks, and whether
+// they are all of a set.
+func (m *Manager) compare(blocks []backend.Block) (missing []backend.Key, flushed bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.clockLocked()
+	live := make(map[backend.Slot]bool, len(blocks))
+	for _, b := range blocks {
+		live[b.Slot()] = true
+		e := m.idx.get(b.Key)
+		switch {
+		case e == nil:
+			m.idx.put(&entry{Block: b, origin: OriginAdopted})
+			m.stats.adopted++
+		case e.Action == b.Action && !sameEnd(e.Block, b):
+			e = &entry{Block: b, origin: e.origin, forced: e.forced}
+			m.idx.put(e)
+		}
+	}
+	var gone []*entry
+	for _, e := range m.idx.blocks {
+		if !live[e.Slot()] && !e.Expired(now.Add(endTolerance)) {
+			gone = append(gone, e)
+			missing = append(missing, e.Key)
+		}
+	}
+	slices.SortFunc(missing, func(a, b backend.Key) int { return a.Prefix.Compare(b.Prefix) })
+	return missing, m.wholeGroup(gone, now)
+}
+
+// endTolerance is how far a block's end in the kernel may be from ours without
+// meaning anything: iptables has full seconds, nft counts the rest of a life.
+const endTolerance = 2 * time.Second
+
+func sameEnd(a, b backend.Block) bool {
+	if a.Permanent() || b.Permanent() {
+		return a.Permanent() == b.Permanent()
+	}
+	return a.ExpiresAt.Sub(b.ExpiresAt).Abs() <= endTolerance
+}
