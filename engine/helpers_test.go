@@ -239,3 +239,17 @@ func TestDistinctField(t *testing.T) {
 		})
 	}
 }
+
+// TestWideUnsigned: above 2^63 an unsigned field is negative where integers
+// compare, as in expr, and large where fractions do.
+func TestWideUnsigned(t *testing.T) {
+	set := &record.Set{}
+	set.NTP.TransmitTimestamp = 1<<63 + 1<<62
+	for source, want := range map[string]bool{
+		"TransmitTimestamp / 2 > 6e18": true, "TransmitTimestamp > 1.5": true, "TransmitTimestamp > 1": false, "TransmitTimestamp ** 1 > 1e19": true,
+	} {
+		if got, _ := evaluate(t, record.TypeNTP, source, set); got != want {
+			t.Errorf("%s is %v, want %v", source, got, want)
+		}
+	}
+}
