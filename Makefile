@@ -11,8 +11,9 @@ BACKEND    ?= nft
 FUZZTIME   ?= 20s
 SOAKTIME   ?= 10m
 CROSS      := linux/amd64 linux/arm64 darwin/arm64 windows/amd64
-# The packages with goroutines of their own; the rest is plain code.
-RACE       ?= ./firewall/... ./engine/... ./capture/... ./backend/... ./internal/guard/... ./internal/hostaddr/... ./cmd/...
+# The packages with goroutines of their own; the rest is plain code or waits
+# for programs.
+RACE       ?= ./firewall/... ./engine/... ./capture/... ./backend ./backend/nft ./internal/... ./cmd/...
 
 LINT_VERSION := v2.15.0
 TOOLS        := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/netcap-guard
