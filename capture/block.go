@@ -6,8 +6,9 @@ import (
 )
 
 const (
-	// blockSize is how much is asked of a file at once.
-	blockSize = 1 << 20
+	// blockSize is how much is asked of a file at once: what still fits the
+	// caches near the core was measured to be fastest.
+	blockSize = 512 << 10
 	// maxPacket bounds one packet's captured bytes. It is the largest snap
 	// length tcpdump and Wireshark write (D-Bus excepted), four times over.
 	maxPacket = 1 << 20

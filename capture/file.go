@@ -121,7 +121,7 @@ func (f *file) Next(p *Packet) error {
 		return nil
 	}
 	f.publish()
-	if err != io.EOF {
+	if !errors.Is(err, io.EOF) {
 		err = fmt.Errorf("read %s: packet %d: %w", f.name, f.number+1, err)
 	}
 	f.err = err

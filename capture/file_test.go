@@ -155,7 +155,7 @@ func TestFormats(t *testing.T) {
 func checkSample(t *testing.T, src capture.Source) {
 	t.Helper()
 	all, err := readAll(src)
-	if err != io.EOF {
+	if !errors.Is(err, io.EOF) {
 		t.Fatalf("ends with %v", err)
 	}
 	if len(all) != len(sample) {
@@ -171,7 +171,7 @@ func checkSample(t *testing.T, src capture.Source) {
 	if got := src.Stats(); got != (capture.Stats{Received: uint64(len(sample))}) {
 		t.Errorf("stats %+v", got)
 	}
-	if err := src.Next(new(capture.Packet)); err != io.EOF {
+	if err := src.Next(new(capture.Packet)); !errors.Is(err, io.EOF) {
 		t.Errorf("after the end: %v", err)
 	}
 	if err := errors.Join(src.Close(), src.Close()); err != nil {
@@ -280,12 +280,12 @@ func TestCutAnywhere(t *testing.T) {
 					continue
 				}
 				all, err := readAll(src)
-				if err == io.EOF {
+				if errors.Is(err, io.EOF) {
 					ends++
 				} else if !errors.Is(err, capture.ErrTruncated) {
 					t.Fatalf("cut at %d: %v", cut, err)
 				}
-				if cut == len(file) && (len(all) != len(sample) || err != io.EOF) {
+				if cut == len(file) && (len(all) != len(sample) || !errors.Is(err, io.EOF)) {
 					t.Errorf("whole file: %d packets, %v", len(all), err)
 				}
 			}

@@ -2,6 +2,7 @@ package capture
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/bits"
@@ -50,7 +51,7 @@ func openPcap(f *file, swap, nanos bool) (format, error) {
 func (c *pcap) next(f *file, p *Packet) error {
 	head, err := f.in.peek(pcapRecord)
 	if err != nil {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return err
 		}
 		return damaged(err)

@@ -111,7 +111,7 @@ func (c *pcapng) next(f *file, p *Packet) error {
 	for {
 		head, err := f.in.peek(12)
 		if err != nil {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return err
 			}
 			return damaged(err)

@@ -106,7 +106,7 @@ func TestPcapngBlocks(t *testing.T) {
 			f.section().iface(228, 0).enhanced(0, 7, "second section")
 
 			all, err := readAll(open(t, f.bytes))
-			if err != io.EOF {
+			if !errors.Is(err, io.EOF) {
 				t.Fatal(err)
 			}
 			want := []capture.Packet{
@@ -135,7 +135,7 @@ func TestPcapngSimpleBlockIsCutBySnapLength(t *testing.T) {
 	f := &ngFile{order: binary.LittleEndian}
 	f.section().iface(1, 5).block(3, f.words([]byte("12345"), 1000))
 	all, err := readAll(open(t, f.bytes))
-	if err != io.EOF || len(all) != 1 || string(all[0].Data) != "12345" || all[0].Length != 1000 {
+	if !errors.Is(err, io.EOF) || len(all) != 1 || string(all[0].Data) != "12345" || all[0].Length != 1000 {
 		t.Errorf("%+v, %v", all, err)
 	}
 }
@@ -150,7 +150,7 @@ func TestPcapngUnknownLinkTypes(t *testing.T) {
 	f.section().iface(127, 0).iface(1, 0).enhanced(0, 1, "radiotap").enhanced(1, 2, "ethernet").enhanced(0, 3, "radiotap")
 	src := open(t, f.bytes)
 	all, err := readAll(src)
-	if err != io.EOF || len(all) != 1 || all[0].Number != 2 {
+	if !errors.Is(err, io.EOF) || len(all) != 1 || all[0].Number != 2 {
 		t.Errorf("beside a known one: %+v, %v", all, err)
 	}
 	if got := src.Stats(); got != (capture.Stats{Received: 1, Unsupported: 2}) {
@@ -201,7 +201,7 @@ func TestPcapngAgreesWithGopacket(t *testing.T) {
 		t.Fatal(err)
 	}
 	all, err := readAll(open(t, data))
-	if err != io.EOF || len(all) == 0 {
+	if !errors.Is(err, io.EOF) || len(all) == 0 {
 		t.Fatalf("%d packets, %v", len(all), err)
 	}
 	for i, p := range all {

@@ -33,7 +33,7 @@ func count(t testing.TB, path string) (truth, error) {
 		dec = decode.New(everything())
 	)
 	for {
-		if err := src.Next(&pkt); err == io.EOF {
+		if err := src.Next(&pkt); errors.Is(err, io.EOF) {
 			return n, nil
 		} else if err != nil {
 			return n, err

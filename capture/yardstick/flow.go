@@ -35,6 +35,7 @@ type flow struct {
 	segments       int  // of the answer still to come
 	last           int  // bytes in its last segment
 	head           bool // the answer's HTTP header is still to come
+	greet          bool // the identification lines of SSH are still to come
 	unacked        int
 	stamp          uint32
 }
@@ -63,7 +64,7 @@ func (f *flow) begin(r *source) {
 	case share < 9:
 		f.kind, f.dport, f.exchanges = kindBulk, 443, r.between(1, 3)
 	default:
-		f.kind, f.dport, f.exchanges = kindSSH, 22, r.between(5, 30)
+		f.kind, f.dport, f.exchanges, f.greet = kindSSH, 22, r.between(5, 30), true
 	}
 }
 
@@ -114,7 +115,15 @@ func (f *flow) request(r *source, out *frame) {
 		f.segments, f.last = r.between(8, 64), r.between(60, full)
 		f.fromClient(r, out, flagPSH|flagACK, r.between(80, 600))
 	case kindSSH:
-		f.segments, f.last = 1, r.between(36, 300)
+		f.segments = 1
+		if f.greet {
+			f.last = len(identification)
+			f.fromClient(r, out, flagPSH|flagACK, 0)
+			out.b = append(out.b, identification...)
+			f.cseq += uint32(len(identification))
+			return
+		}
+		f.last = r.between(36, 300)
 		f.fromClient(r, out, flagPSH|flagACK, r.between(36, 120))
 	}
 }
@@ -166,8 +175,16 @@ func (f *flow) fromServer(r *source, out *frame, flags byte, size int) {
 		out.b = fmt.Appendf(out.b, "%s%06d\r\n\r\n", answerHead, body)
 		size -= len(answerHead) + len("000000\r\n\r\n")
 	}
+	if f.greet && size > 0 {
+		f.greet = false
+		out.b = append(out.b, identification...)
+		return
+	}
 	out.payload(size, r.u32())
 }
+
+// identification begins an SSH connection, from both sides (RFC 4253, 4.2).
+const identification = "SSH-2.0-yardstick\r\n"
 
 // answerHead begins an HTTP answer; the number of bytes in its body follows.
 const answerHead = "HTTP/1.1 200 OK\r\nServer: yardstick\r\nContent-Type: text/html\r\nContent-Length: "

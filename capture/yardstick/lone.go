@@ -43,7 +43,14 @@ func (g *Generator) datagram() {
 	}
 	g.frame.network(from, to, protoUDP, r.u32())
 	g.frame.udp(sport, port)
+	start := len(g.frame.b)
 	g.frame.payload(size, r.u32())
+	switch {
+	case port == 123:
+		g.frame.b[start] = 0x23 // version 4, a client's
+	case sport == 123:
+		g.frame.b[start] = 0x24 // a server's
+	}
 }
 
 // echo sends an ICMP echo request or answer.

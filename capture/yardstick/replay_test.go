@@ -1,6 +1,7 @@
 package yardstick_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -142,7 +143,7 @@ func readAndDecode(path string, want record.Want) (packets int, err error) {
 	var set record.Set
 	dec := decode.New(want)
 	for ; ; packets++ {
-		if err := src.Next(&p); err == io.EOF {
+		if err := src.Next(&p); errors.Is(err, io.EOF) {
 			return packets, nil
 		} else if err != nil {
 			return packets, err
