@@ -54,9 +54,11 @@ $(TOOLS)/golangci-lint-$(LINT_VERSION)/golangci-lint:
 lint: $(LINT)
 	$(LINT) run ./...
 
-# Nanoseconds a packet of decode and rules beside tcpdump on the same file.
-bench-replay:
-	go test -run '^$$' -bench Replay -benchmem ./capture/... ./engine/...
+# Nanoseconds a packet of netcap-guard -r and of tcpdump -r with a SYN filter,
+# in turns on the same generated file.
+bench-replay: build
+	@$(SUDO) .ci/tools tcpdump
+	go test -run '^$$' -bench '^BenchmarkReplay$$' -benchtime 1x ./capture/yardstick
 
 # Every fuzz target of every package, FUZZTIME each.
 fuzz: need-root
