@@ -48,8 +48,9 @@ type Packet struct {
 
 // Stats are a source's counters so far.
 type Stats struct {
-	// Received counts the packets that Next has delivered, Dropped those that
-	// the kernel threw away because Next was not called soon enough.
+	// Received counts the packets that Next has delivered from a file, or that
+	// the kernel has handed to a live source; Dropped those that the kernel
+	// threw away because Next was not called soon enough.
 	Received, Dropped uint64
 	// Unsupported counts packets that were skipped because their interface,
 	// one of several in the file, has a link type that is not supported.

@@ -334,3 +334,39 @@ func TestLinkTypeBesideFCSLength(t *testing.T) {
 	}
 	checkSample(t, src)
 }
+
+// Before version 2.3 a record's lengths stood the other way round, and 2.3 was
+// written both ways.
+func TestOldLengthOrder(t *testing.T) {
+	for minor, swapped := range map[byte]bool{4: false, 3: true, 2: true, 0: true} {
+		file := pcapFile(t, layers.LinkTypeEthernet, false)
+		file[6] = minor
+		for at := 24; at < len(file) && swapped; {
+			captured := binary.LittleEndian.Uint32(file[at+8:])
+			copy(file[at+8:], file[at+12:at+16])
+			binary.LittleEndian.PutUint32(file[at+12:], captured)
+			at += 16 + int(captured)
+		}
+		src, err := capture.OpenReader(bytes.NewReader(file), "old")
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkSample(t, src)
+	}
+}
+
+// A reader that gives nothing for ever is not asked for ever.
+func TestReaderWithoutProgress(t *testing.T) {
+	file := pcapFile(t, layers.LinkTypeEthernet, false)
+	src, err := capture.OpenReader(io.MultiReader(bytes.NewReader(file[:60]), stuck{}), "stuck")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, err := readAll(src); len(all) != 1 || !errors.Is(err, io.ErrNoProgress) || !errors.Is(err, capture.ErrTruncated) {
+		t.Errorf("%d packets, %v", len(all), err)
+	}
+}
+
+type stuck struct{}
+
+func (stuck) Read([]byte) (int, error) { return 0, nil }

@@ -26,7 +26,7 @@ func fuzzFile(t *testing.T, data []byte) {
 	var p capture.Packet
 	for packets := 0; ; packets++ {
 		err := src.Next(&p)
-		if err == io.EOF || errors.Is(err, capture.ErrTruncated) || errors.Is(err, capture.ErrLinkType) {
+		if errors.Is(err, io.EOF) || errors.Is(err, capture.ErrTruncated) || errors.Is(err, capture.ErrLinkType) {
 			break
 		}
 		if err != nil {
