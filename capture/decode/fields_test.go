@@ -112,6 +112,9 @@ func TestCommunityID(t *testing.T) {
 	}{
 		{"128.232.110.120", "66.35.250.204", 34855, 80, "1:LQU9qZlK+B5F3KDmev6m5PMibrg="},
 		{"66.35.250.204", "128.232.110.120", 80, 34855, "1:LQU9qZlK+B5F3KDmev6m5PMibrg="},
+		// Not in that baseline: with equal addresses the smaller port comes first.
+		{"10.0.0.1", "10.0.0.1", 20000, 10000, "1:A1HBwZFIqnD3D8o4PcAKUP7PnVg="},
+		{"10.0.0.1", "10.0.0.1", 10000, 20000, "1:A1HBwZFIqnD3D8o4PcAKUP7PnVg="},
 	} {
 		ip := ip4(layers.IPProtocolTCP)
 		ip.SrcIP, ip.DstIP = netip.MustParseAddr(tt.src).AsSlice(), netip.MustParseAddr(tt.dst).AsSlice()

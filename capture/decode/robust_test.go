@@ -242,6 +242,17 @@ func TestFragments(t *testing.T) {
 	}
 }
 
+// The first fragment of a datagram carries less than its header says.
+func TestFirstFragmentOfADatagram(t *testing.T) {
+	head := fragment(0, true)
+	head.Protocol = layers.IPProtocolUDP
+	datagram := append([]byte{0xc3, 0x50, 0x27, 0x0f, 0x0f, 0xa0, 0, 0}, make([]byte, 1472)...)
+	r := decoded(t, ethernet, build(t, eth(layers.EthernetTypeIPv4), head, raw(datagram))).UDP
+	if r.Length != 4000 || r.PayloadSize != 1472 || len(r.Payload) != 1472 {
+		t.Errorf("length %d, payload %d, %d bytes", r.Length, r.PayloadSize, len(r.Payload))
+	}
+}
+
 // The segment that an ICMP error quotes is not traffic.
 func TestQuotedSegmentIsNoTraffic(t *testing.T) {
 	quoted := build(t, ip4(layers.IPProtocolTCP), syn())
