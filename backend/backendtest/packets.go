@@ -1,8 +1,10 @@
 package backendtest
 
 import (
+	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/netcap-guard/netcap-guard/backend"
 )
@@ -62,6 +64,16 @@ type Prober interface {
 	Resolve(t testing.TB, neighbour netip.Addr) bool
 }
 
+// Probing never waits for an absence alone: behind each probe that is expected
+// to vanish goes a marker on the same link from an address that nobody blocks.
+const (
+	marker4, marker6 = "10.77.0.9", "fd77::9"
+	answerLimit      = 5 * time.Second
+	// grace is what a probe gets after its marker has arrived: two datagrams
+	// can be overtaken only while they are queued on different processors.
+	grace = 60 * time.Millisecond
+)
+
 // probeRow is one probe of a packet test and what must become of it.
 type probeRow struct {
 	proto    Proto
@@ -109,6 +121,16 @@ func packets(t *testing.T, s Suite) {
 		})
 	}
 	t.Run("expiry lets pass again", func(t *testing.T) { expiringPackets(t, s, p) })
+	t.Run("nested blocks end on their own", func(t *testing.T) { nestedEnds(t, s, p) })
+	t.Run("every address", func(t *testing.T) { everyone(t, s, p) })
+	streams(t, s, p)
 	t.Run("neighbour discovery of a blocked address", func(t *testing.T) { neighbours(t, s, p) })
 	t.Run("blocks in force without their instance", func(t *testing.T) { orphans(t, s, p) })
+}
+
+func dialer(from netip.Addr, udp bool) net.Dialer {
+	if udp {
+		return net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0))}
+	}
+	return net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), Timeout: time.Second}
 }

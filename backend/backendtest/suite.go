@@ -51,10 +51,21 @@ type Suite struct {
 	// backend.ErrUnsupported. Nil means Drop, Reject and RejectReset.
 	Actions []backend.Action
 
+	// Foreign does what somebody else does to our objects. Nil leaves the
+	// tests out that need it.
+	Foreign *Foreign
+
+	// Polls: Watch raises Look from time to time instead of saying what
+	// happened.
+	Polls bool
+
 	// Snapshot prints everything the kernel holds, ours and others', without
 	// what changes by itself (counters). The suite compares it before Init
 	// and after Close. Nil where there is no kernel.
 	Snapshot func(t testing.TB) string
+
+	// watcher: the backend is a backend.Watcher.
+	watcher bool
 }
 
 // Run runs the whole suite.
@@ -65,6 +76,9 @@ func Run(t *testing.T, s Suite) {
 	if s.Actions == nil {
 		s.Actions = []backend.Action{backend.Drop, backend.Reject, backend.RejectReset}
 	}
+	probe := s.New(t)
+	_, s.watcher = probe.(backend.Watcher)
+	closeIt(t, probe)
 	groups := []struct {
 		name string
 		run  func(*testing.T, Suite)
@@ -75,6 +89,9 @@ func Run(t *testing.T, s Suite) {
 		{"refusals", refusals},
 		{"expiry", expiry},
 		{"scale", scale},
+		{"lookup", lookup},
+		{"foreign", foreign},
+		{"watch", watch},
 		{"packets", packets},
 	}
 	for _, g := range groups {

@@ -29,16 +29,6 @@ type Namespace interface {
 // port is where both ends answer.
 const port = 7777
 
-// Probing never waits for an absence alone: behind each probe that is expected
-// to vanish goes a marker on the same link from an address that nobody blocks.
-const (
-	marker4, marker6 = "10.77.0.9", "fd77::9"
-	answerLimit      = 5 * time.Second
-	// grace is what a probe gets after its marker has arrived: two datagrams
-	// can be overtaken only while they are queued on different processors.
-	grace = 60 * time.Millisecond
-)
-
 type end struct {
 	in      func(func() error) error
 	arrived chan string // "token source"
@@ -85,15 +75,18 @@ func (v *veth) link(t testing.TB, name string) {
 		peer = append(peer, []string{"addr", "add", fmt.Sprintf("10.77.0.%d/24", i), "dev", "peer0"},
 			[]string{"addr", "add", fmt.Sprintf("fd77::%d/64", i), "dev", "peer0", "nodad"})
 	}
-	for _, f := range families() {
-		for _, addr := range []string{f.inside, f.nested, f.outside, f.hole, f.holeNeighbour} {
-			peer = append(peer, []string{"addr", "add", addr + hostBits(addr), "dev", "lo"})
-		}
-	}
+	// Every address of the routed networks is the peer's.
+	peer = append(peer, []string{"route", "add", "local", Routed4, "dev", "lo"}, []string{"-6", "route", "add", "local", Routed6, "dev", "lo"})
 	for _, args := range peer {
 		if err := v.peerNS.IP(ctx, args...); err != nil {
 			t.Fatal(err)
 		}
+	}
+	// IPv6 lets a socket bind to such an address only if told so.
+	if err := v.peerNS.Do(func() error {
+		return os.WriteFile("/proc/sys/net/ipv6/ip_nonlocal_bind", []byte("1"), 0)
+	}); err != nil {
+		t.Fatal(err)
 	}
 	v.own(t, "route", "add", Routed4, "via", marker4)
 	v.own(t, "-6", "route", "add", Routed6, "via", marker6)
@@ -167,13 +160,6 @@ func (v *veth) Probe(t testing.TB, _ backend.Backend, p Proto, from, to netip.Ad
 		t.Fatalf("probe %s -> %s: %v", from, to, err)
 	}
 	return out
-}
-
-func dialer(from netip.Addr, udp bool) net.Dialer {
-	if udp {
-		return net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0))}
-	}
-	return net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), Timeout: time.Second}
 }
 
 // datagram sends one datagram. The sender notices port-unreachable as the
@@ -323,6 +309,12 @@ func unreachables() (int, error) {
 	}
 	return n, err
 }
+
+// AtGuard implements Ends.
+func (v *veth) AtGuard(f func() error) error { return v.guard.in(f) }
+
+// AtPeer implements Ends.
+func (v *veth) AtPeer(f func() error) error { return v.peer.in(f) }
 
 // ForgetNeighbours implements Prober.
 func (v *veth) ForgetNeighbours(t testing.TB) {
