@@ -17,7 +17,7 @@ RACE       ?= ./firewall/... ./engine/... ./capture/... ./backend ./backend/nft 
 
 LINT_VERSION := v2.15.0
 TOOLS        := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/netcap-guard
-LINT         ?= $(TOOLS)/golangci-lint-$(LINT_VERSION)/golangci-lint
+GOLANGCI     ?= $(TOOLS)/golangci-lint-$(LINT_VERSION)/golangci-lint
 
 ROOT       := $(shell test "$$(id -u)" = 0 && echo yes)
 SUDO       := $(if $(ROOT),,sudo)
@@ -51,8 +51,8 @@ race: need-root
 $(TOOLS)/golangci-lint-$(LINT_VERSION)/golangci-lint:
 	GOBIN=$(@D) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 
-lint: $(LINT)
-	$(LINT) run ./...
+lint: $(GOLANGCI)
+	$(GOLANGCI) run ./...
 
 # Nanoseconds a packet of netcap-guard -r and of tcpdump -r with a SYN filter,
 # in turns on the same generated file.
