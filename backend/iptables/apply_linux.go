@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,21 +26,72 @@ func (b *Backend) Apply(ctx context.Context, c backend.Change) error {
 	if err := b.check(c); err != nil {
 		return opError("apply", err)
 	}
+	if c.Rebuild {
+		return b.rebuild(ctx, c)
+	}
 	if b.stale {
-		if _, err := b.state.read(ctx, b.chains); err != nil {
+		if _, err := b.reread(ctx, c); err != nil {
 			return err
 		}
-		b.stale = false
 	}
 	p, err := b.try(ctx, c)
-	if err == nil || !b.differs(ctx, &err) {
+	if err == nil || final(err) {
 		b.done(p, err)
 		return err
+	}
+	changed, missing := b.reread(ctx, c)
+	if missing != nil || !changed {
+		return cmp.Or(missing, err)
 	}
 	// Somebody else removed rules of ours; with what is there now, again.
 	p, err = b.try(ctx, c)
 	b.done(p, err)
 	return err
+}
+
+// reread brings the state up to date. It reports whether the blocks were not
+// what they were taken for, and fails where the change cannot be made because
+// a chain is gone.
+func (b *Backend) reread(ctx context.Context, c backend.Change) (changed bool, err error) {
+	r, err := b.refresh(ctx)
+	if err != nil {
+		return false, err
+	}
+	return r.changed, opError("apply", r.misses(c))
+}
+
+// rebuildTries bounds how often a rebuild starts again because somebody else
+// changed the table between its reading and its transaction.
+const rebuildTries = 4
+
+// rebuild puts the structure back and makes the blocks those of c.Add, in one
+// transaction a family. Rules that are right already are not touched, nor are
+// those of somebody else. Where the second family fails the blocks of the
+// first are rolled back; its chain and jumps stay mended.
+func (b *Backend) rebuild(ctx context.Context, c backend.Change) error {
+	for n := 1; ; n++ {
+		r, err := b.state.read(ctx, b.chains)
+		if err != nil {
+			return err
+		}
+		p, err := b.state.planRebuild(c, time.Now(), b.can())
+		if err != nil {
+			return opError("apply", err)
+		}
+		for i, s := range r.structures {
+			if s != nil {
+				p.edits[i].mend = s.mend()
+			}
+		}
+		b.stale = true
+		if err = b.commit(ctx, b.chains, p); err == nil {
+			b.stale = false
+		}
+		if err == nil || final(err) || n == rebuildTries {
+			b.done(p, err)
+			return err
+		}
+	}
 }
 
 // try works the Change out and commits it.
@@ -69,24 +121,18 @@ func (b *Backend) done(p *plan, err error) {
 	}
 }
 
-// differs reads the chains after a failure and reports whether they are not
-// what we took them for, so that another try makes sense. Where the chain is
-// gone the error becomes backend.ErrGone.
-func (b *Backend) differs(ctx context.Context, err *error) bool {
-	for _, final := range []error{
+// final reports whether an error cannot come from a table that is not what we
+// took it for, so that another try makes no sense.
+func final(err error) bool {
+	for _, is := range []error{
 		backend.ErrLocked, backend.ErrPermission, backend.ErrUnavailable, backend.ErrUnsupported,
 		backend.ErrInvalid, context.Canceled, context.DeadlineExceeded,
 	} {
-		if errors.Is(*err, final) {
-			return false
+		if errors.Is(err, is) {
+			return true
 		}
 	}
-	changed, e := b.state.read(ctx, b.chains)
-	if e != nil {
-		*err = e
-		return false
-	}
-	return changed
+	return false
 }
 
 func (b *Backend) can() [numFamilies]features {
@@ -127,6 +173,9 @@ func (b *Backend) commit(ctx context.Context, chains [numFamilies]*chain, p *pla
 		if c == nil {
 			continue
 		}
+		if p.edits[i].empty() {
+			continue
+		}
 		err := c.apply(ctx, p.edits[i])
 		if err == nil {
 			continue
@@ -136,6 +185,9 @@ func (b *Backend) commit(ctx context.Context, chains [numFamilies]*chain, p *pla
 				continue
 			}
 			back := edit{del: p.edits[j].add, add: p.edits[j].del}
+			if back.empty() {
+				continue
+			}
 			if e := d.apply(context.WithoutCancel(ctx), back); e != nil {
 				b.stale = true
 				err = errors.Join(err, fmt.Errorf("roll back: %w", e))

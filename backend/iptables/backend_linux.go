@@ -11,6 +11,7 @@ import (
 
 var (
 	_ backend.Backend  = (*Backend)(nil)
+	_ backend.Watcher  = (*Backend)(nil)
 	_ backend.Detacher = (*Backend)(nil)
 	_ backend.Skipper  = (*Backend)(nil)
 )
@@ -57,8 +58,11 @@ func (b *Backend) Init(ctx context.Context) (err error) {
 	if !b.ready {
 		b.absent = [numFamilies]error{}
 	}
-	var done [numFamilies]made
-	chains := b.chains
+	var (
+		done   [numFamilies]made
+		found  reading
+		chains = b.chains
+	)
 	defer func() {
 		if err == nil {
 			b.ready = true
@@ -71,9 +75,12 @@ func (b *Backend) Init(ctx context.Context) (err error) {
 		}
 	}()
 	for _, f := range b.wanted() {
-		c, m, err := b.setupFamily(ctx, f)
+		c, err := b.openFamily(f)
 		if err == nil {
-			chains[f.index], done[f.index] = c, m
+			found.structures[f.index], done[f.index], err = c.setup(ctx)
+		}
+		if err == nil {
+			chains[f.index] = c
 			continue
 		}
 		err = fmt.Errorf("failed to initialize iptables (%s): %w", f.label, err)
@@ -85,11 +92,11 @@ func (b *Backend) Init(ctx context.Context) (err error) {
 	if chains == [numFamilies]*chain{} {
 		return b.nothing()
 	}
-	if err := b.adopt(ctx, chains); err != nil {
+	if err := b.adopt(ctx, chains, found); err != nil {
 		return err
 	}
-	b.chains = chains
-	b.warnSetup()
+	b.chains, b.stale = chains, false
+	b.warnSetup(ctx)
 	return nil
 }
 
@@ -113,16 +120,11 @@ func (b *Backend) enabled(f family) bool {
 	return b.cfg.IPv6
 }
 
-func (b *Backend) setupFamily(ctx context.Context, f family) (*chain, made, error) {
-	c := b.chains[f.index]
-	if c == nil {
-		var err error
-		if c, err = openChain(f, b.cfg); err != nil {
-			return nil, made{}, err
-		}
+func (b *Backend) openFamily(f family) (*chain, error) {
+	if c := b.chains[f.index]; c != nil {
+		return c, nil
 	}
-	m, err := c.setup(ctx)
-	return c, m, err
+	return openChain(f, b.cfg)
 }
 
 // nothing is the error of an Init that found no family to work with.
@@ -140,17 +142,16 @@ func (b *Backend) nothing() error {
 	return out
 }
 
-// adopt reads the chains and clears up what needs no block.
-func (b *Backend) adopt(ctx context.Context, chains [numFamilies]*chain) error {
+// adopt takes over what was found in the chains and clears up what needs no
+// block.
+func (b *Backend) adopt(ctx context.Context, chains [numFamilies]*chain, found reading) error {
 	var can [numFamilies]features
 	for i, c := range chains {
 		if c != nil {
 			can[i] = c.can
 		}
 	}
-	if _, err := b.state.read(ctx, chains); err != nil {
-		return err
-	}
+	b.state.reload(found.lines())
 	p, err := b.state.planTidy(time.Now(), can)
 	if err != nil {
 		return err
@@ -162,8 +163,8 @@ func (b *Backend) adopt(ctx context.Context, chains [numFamilies]*chain) error {
 	return nil
 }
 
-// warnSetup says, the first time, what this machine lacks.
-func (b *Backend) warnSetup() {
+// warnSetup says, the first time, what this machine lacks or has twice.
+func (b *Backend) warnSetup(ctx context.Context) {
 	if b.ready {
 		return
 	}
@@ -172,6 +173,7 @@ func (b *Backend) warnSetup() {
 			b.cfg.Logger.Warn("one address family is not guarded", "error", err)
 		}
 	}
+	b.warnOther(ctx)
 	for _, c := range b.chains {
 		if c != nil && c.can.noTime {
 			b.cfg.Logger.Warn("kernel module xt_time is missing: blocks end only while this process runs", "family", c.label)
@@ -181,19 +183,27 @@ func (b *Backend) warnSetup() {
 }
 
 // read lists the chains into the state.
-func (s *state) read(ctx context.Context, chains [numFamilies]*chain) (changed bool, err error) {
-	var lines []line
-	for _, c := range chains {
+func (s *state) read(ctx context.Context, chains [numFamilies]*chain) (r reading, err error) {
+	for i, c := range chains {
 		if c == nil {
 			continue
 		}
-		l, err := c.list(ctx)
-		if err != nil {
-			return false, err
+		if r.structures[i], err = c.read(ctx); err != nil {
+			return r, err
 		}
-		lines = append(lines, l.lines...)
 	}
-	return s.reload(lines), nil
+	r.changed = s.reload(r.lines())
+	return r, nil
+}
+
+// refresh reads the chains. Until they are all there every Apply does it
+// again, so that it need not guess what became of them.
+func (b *Backend) refresh(ctx context.Context) (reading, error) {
+	r, err := b.state.read(ctx, b.chains)
+	if err == nil {
+		b.stale = r.gone()
+	}
+	return r, err
 }
 
 // usable reports an error where Init has not run or Close has.
@@ -207,7 +217,10 @@ func (b *Backend) usable(op string) error {
 	return nil
 }
 
-// List runs iptables once a family. Blocks whose end has passed are not in it.
+// List runs iptables once a family and looks at chain, jumps and the rules for
+// neighbour discovery: backend.ErrGone where no family has our chain,
+// backend.ErrDamaged, with each reason in words, where anything else is not as
+// Init makes it, beside the blocks that are there. Blocks whose end has passed are not in it.
 // A block that lies wholly inside the allow list has no rule; it is in the list
 // for as long as this Backend lives, because its rule comes back when the allow
 // list no longer covers it, but no later process can adopt it.
@@ -221,11 +234,11 @@ func (b *Backend) List(ctx context.Context) ([]backend.Block, error) {
 	if err := b.usable("list"); err != nil {
 		return nil, err
 	}
-	if _, err := b.state.read(ctx, b.chains); err != nil {
+	r, err := b.refresh(ctx)
+	if err != nil {
 		return nil, err
 	}
-	b.stale = false
-	return b.state.blocks(time.Now()), nil
+	return b.state.blocks(time.Now()), r.fault()
 }
 
 // Skipped is the number of rules in our chains that are not ours, when they
@@ -241,12 +254,13 @@ func (b *Backend) Skipped() int {
 }
 
 // Flush reads the chains and removes every rule of ours from them. Rules of
-// somebody else stay.
+// somebody else stay. Where no family has our chain that is backend.ErrGone.
 func (b *Backend) Flush(ctx context.Context) error {
 	if err := b.usable("flush"); err != nil {
 		return err
 	}
-	if _, err := b.state.read(ctx, b.chains); err != nil {
+	r, err := b.refresh(ctx)
+	if err != nil {
 		return err
 	}
 	p := b.state.planFlush()
@@ -254,35 +268,29 @@ func (b *Backend) Flush(ctx context.Context) error {
 		return err
 	}
 	b.state.accept(p)
+	if err := r.fault(); errors.Is(err, backend.ErrGone) {
+		return err
+	}
 	return nil
 }
 
 // Close removes the jumps and deletes the chains, with everything in them:
 // rules that somebody else put into our chain go too, after a warning. Where a
 // family fails the other is still closed, the errors are joined and Close may
-// be called again. Without Init it cleans up after an earlier process (after an
-// Init that failed, Detach is what changes nothing). Afterwards every method
-// but Close and Detach returns backend.ErrClosed.
+// be called again. Where the configuration leaves the variant open, the chain
+// of the other variant goes as well. Without Init it cleans up after an earlier
+// process (after an Init that failed, Detach is what changes nothing).
+// Afterwards every method but Close and Detach returns backend.ErrClosed.
 func (b *Backend) Close(ctx context.Context) error {
 	if b.closed {
 		return nil
 	}
-	if !b.ready {
-		err := b.clean(ctx)
-		b.closed = err == nil
-		return err
+	var err error
+	if b.ready {
+		err = b.takeAway(ctx, b.chains[:])
+	} else {
+		err = b.clean(ctx)
 	}
-	var errs []error
-	for _, c := range b.chains {
-		if c == nil {
-			continue
-		}
-		if _, err := c.list(ctx); err == nil && c.foreign > 0 {
-			b.cfg.Logger.Warn("rules of somebody else go with our chain", "chain", c.name, "family", c.label, "rules", c.foreign)
-		}
-		errs = append(errs, c.remove(ctx))
-	}
-	err := errors.Join(errs...)
 	b.closed = err == nil
 	return err
 }

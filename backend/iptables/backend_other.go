@@ -11,6 +11,7 @@ import (
 
 var (
 	_ backend.Backend  = (*Backend)(nil)
+	_ backend.Watcher  = (*Backend)(nil)
 	_ backend.Detacher = (*Backend)(nil)
 	_ backend.Skipper  = (*Backend)(nil)
 )
@@ -55,3 +56,16 @@ func (*Backend) Detach() error { return nil }
 
 // Skipped is 0.
 func (*Backend) Skipped() int { return 0 }
+
+// Lookup returns an error that wraps backend.ErrUnavailable.
+func (*Backend) Lookup(context.Context, []backend.Key) ([]backend.Status, error) {
+	return nil, opError("look up", errNotLinux)
+}
+
+// Watch returns an error that wraps backend.ErrUnavailable.
+func (*Backend) Watch(context.Context, chan<- struct{}, func(backend.Event)) error {
+	return opError("watch", errNotLinux)
+}
+
+// EndsOnWallClock is true.
+func (*Backend) EndsOnWallClock() bool { return true }

@@ -346,9 +346,9 @@ func TestManyHoles(t *testing.T) {
 			if err := b.Apply(t.Context(), backend.Change{Add: []backend.Block{block}, Allow: &list}); err != nil {
 				t.Fatalf("%d holes: %v", n, err)
 			}
-			changed, err := b.state.read(context.Background(), b.chains)
-			if err != nil || changed {
-				t.Errorf("%d holes: changed %t, %v", n, changed, err)
+			r, err := b.state.read(context.Background(), b.chains)
+			if err != nil || r.changed {
+				t.Errorf("%d holes: changed %t, %v", n, r.changed, err)
 			}
 		}
 	})

@@ -24,6 +24,8 @@ type chain struct {
 	family
 	name        string
 	ipt         *goiptables.IPTables
+	variant     string // as configured
+	path        string
 	restorePath string
 	wait        int // seconds
 	can         features
@@ -37,24 +39,30 @@ func openChain(f family, cfg Config) (*chain, error) {
 	if cfg.Variant != "" {
 		tool += "-" + cfg.Variant
 	}
-	c := &chain{family: f, name: cfg.Chain, wait: cfg.lockSeconds(), can: features{rejectRate: cfg.RejectRate}}
-	for _, program := range []string{tool, tool + "-restore"} {
-		path, err := exec.LookPath(program)
-		if err != nil {
-			return nil, fmt.Errorf("%w: no program %s in PATH (install package iptables)", backend.ErrUnavailable, program)
-		}
-		c.restorePath = path
+	c := &chain{family: f, name: cfg.Chain, variant: cfg.Variant, wait: cfg.lockSeconds(), can: features{rejectRate: cfg.RejectRate}}
+	var err error
+	if c.path, err = program(tool); err != nil {
+		return nil, err
+	}
+	if c.restorePath, err = program(tool + "-restore"); err != nil {
+		return nil, err
 	}
 	proto := goiptables.ProtocolIPv4
 	if f.index == 1 {
 		proto = goiptables.ProtocolIPv6
 	}
-	var err error
 	c.ipt, err = goiptables.New(goiptables.IPFamily(proto), goiptables.Timeout(c.wait), goiptables.Path(tool))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s --version: %w", backend.ErrUnavailable, tool, err)
 	}
 	return c, nil
+}
+
+func program(name string) (path string, err error) {
+	if path, err = exec.LookPath(name); err != nil {
+		return "", fmt.Errorf("%w: no program %s in PATH (install package iptables)", backend.ErrUnavailable, name)
+	}
+	return path, nil
 }
 
 // step runs one operation, unless ctx has ended, and translates its error.
@@ -84,14 +92,14 @@ func cutLast(s, sep string) (before, after string) {
 // iptables-restore; both take the same time.
 func (c *chain) apply(ctx context.Context, e edit) error {
 	switch {
-	case e.empty():
-		return nil
+	case len(e.mend) > 0:
 	case len(e.add) == 1 && len(e.del) == 0:
 		return c.step(ctx, "append rule", func() error { return c.ipt.Append(table, c.name, e.add[0].spec...) })
 	case len(e.del) == 1 && len(e.add) == 0:
 		return c.step(ctx, "delete rule", func() error { return c.ipt.Delete(table, c.name, e.del[0].spec...) })
 	}
-	lines := make([]string, 0, len(e.del)+len(e.add))
+	lines := make([]string, 0, len(e.mend)+len(e.del)+len(e.add))
+	lines = append(lines, e.mend...)
 	for _, l := range e.del {
 		lines = append(lines, "-D "+c.name+" "+quoteArgs(l.spec))
 	}
@@ -101,12 +109,20 @@ func (c *chain) apply(ctx context.Context, e edit) error {
 	return c.restore(ctx, "change rules", lines)
 }
 
-// restore commits commands as one transaction.
+// restore commits commands as one transaction. Without commands it does
+// nothing.
 func (c *chain) restore(ctx context.Context, op string, commands []string) error {
+	if len(commands) == 0 {
+		return nil
+	}
 	return c.step(ctx, op, func() error {
 		var in, stderr bytes.Buffer
 		in.WriteString("*" + table + "\n")
 		for _, l := range commands {
+			if strings.ContainsAny(l, "\n\x00") {
+				// Comments hold none, but the rules of somebody else may.
+				return fmt.Errorf("%w: a rule with a line break: %q", backend.ErrInvalid, l)
+			}
 			in.WriteString(l)
 			in.WriteByte('\n')
 		}
@@ -119,16 +135,6 @@ func (c *chain) restore(ctx context.Context, op string, commands []string) error
 		}
 		return err
 	})
-}
-
-// exists reports whether the chain is there.
-func (c *chain) exists(ctx context.Context) (ok bool, err error) {
-	err = c.step(ctx, "look for chain "+c.name, func() error {
-		var err error
-		ok, err = c.ipt.ChainExists(table, c.name)
-		return err
-	})
-	return ok, err
 }
 
 // list reads the chain. A missing chain is backend.ErrGone.
@@ -150,64 +156,84 @@ func (c *chain) list(ctx context.Context) (listing, error) {
 	return l, nil
 }
 
-// jumps counts the bare jumps to our chain in a built-in chain, and reports
-// whether one is its first rule.
-func (c *chain) jumps(ctx context.Context, from string) (count int, first bool, err error) {
-	err = c.step(ctx, "list chain "+from, func() error {
-		text, err := c.ipt.List(table, from)
-		rules := 0
-		for _, l := range text {
-			if !strings.HasPrefix(l, "-A ") {
-				continue
-			}
-			if l == "-A "+from+" -j "+c.name {
-				count++
-				first = first || rules == 0
-			}
-			rules++
-		}
+// read reads the chain and what leads to it. A missing chain is no error.
+//
+// One listing of the whole table is one moment of it. Where somebody else's
+// rules are beyond iptables-nft, the listing fails though our chain can be
+// read: then chain by chain.
+func (c *chain) read(ctx context.Context) (*structure, error) {
+	var text []string
+	err := c.step(ctx, "list table "+table, func() (err error) {
+		text, err = c.output("-S")
 		return err
 	})
-	return count, first, err
+	if errors.Is(err, errMissing) {
+		text, err = c.readChains(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := readStructure(c.family, c.name, text)
+	c.foreign = s.foreign
+	return &s, nil
 }
 
-// jump makes a bare jump to our chain the first rule of a built-in chain, and
-// the only one. It reports whether it added one where there was none.
-func (c *chain) jump(ctx context.Context, from string) (added bool, err error) {
-	count, first, err := c.jumps(ctx, from)
-	switch {
-	case err != nil || count == 1 && first:
-		return false, err
-	case count == 0:
-		err = c.step(ctx, "insert jump into "+from, func() error { return c.ipt.Insert(table, from, 1, "-j", c.name) })
-		return err == nil, err
+func (c *chain) readChains(ctx context.Context) (text []string, err error) {
+	for _, n := range append(builtins(), c.name) {
+		err := c.step(ctx, "list chain "+n, func() error {
+			l, err := c.ipt.List(table, n)
+			text = append(text, l...)
+			return err
+		})
+		if err != nil && (n != c.name || !errors.Is(err, errMissing)) {
+			return nil, err
+		}
 	}
-	// In one transaction, so that no packet comes past the blocks.
-	var lines []string
-	for range count {
-		lines = append(lines, "-D "+from+" -j "+c.name)
-	}
-	lines = append(lines, "-I "+from+" 1 -j "+c.name)
-	return false, c.restore(ctx, "move jump to the front of "+from, lines)
+	return text, nil
 }
 
-// unjump removes our jumps from a built-in chain.
-func (c *chain) unjump(ctx context.Context, from string) error {
-	count, _, err := c.jumps(ctx, from)
-	for ; count > 0 && err == nil; count-- {
-		err = c.step(ctx, "delete jump from "+from, func() error { return c.ipt.Delete(table, from, "-j", c.name) })
+// output runs the program on the table and returns its lines.
+func (c *chain) output(args ...string) ([]string, error) {
+	var out, stderr bytes.Buffer
+	cmd := exec.Command(c.path, append([]string{"--wait", strconv.Itoa(c.wait), "-t", table}, args...)...)
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	err := cmd.Run()
+	if e, ok := errors.AsType[*exec.ExitError](err); ok {
+		return nil, translate(e.ExitCode(), stderr.String())
 	}
-	return err
+	return strings.Split(out.String(), "\n"), err
 }
 
-// remove takes our jumps out and deletes the chain with all that is in it.
-func (c *chain) remove(ctx context.Context) error {
-	var errs []error
-	for _, from := range builtins() {
-		errs = append(errs, c.unjump(ctx, from))
+// count lists our rules with the packets that they matched. A missing chain is
+// backend.ErrGone.
+func (c *chain) count(ctx context.Context) ([]line, error) {
+	var text []string
+	err := c.step(ctx, "count packets of chain "+c.name, func() (err error) {
+		text, err = c.ipt.ListWithCounters(table, c.name)
+		return err
+	})
+	if errors.Is(err, errMissing) {
+		return nil, opError("count packets of chain "+c.name+" ("+c.label+")", backend.ErrGone)
 	}
-	errs = append(errs, c.step(ctx, "delete chain "+c.name, func() error {
-		return c.ipt.ClearAndDeleteChain(table, c.name)
-	}))
-	return errors.Join(errs...)
+	return readListing(c.family, c.name, text).lines, err
+}
+
+// remove takes our jumps out and deletes the chain with all that is in it, as
+// they were read. Where somebody else's rule jumps to the chain, the rest goes
+// and the error says so.
+func (c *chain) remove(ctx context.Context, s *structure) error {
+	if !s.chain {
+		return nil
+	}
+	commands := s.empty()
+	err := c.restore(ctx, "delete chain "+c.name, append(commands, "-X "+c.name))
+	if err == nil || final(err) {
+		return err
+	}
+	// The legacy program does not say why a transaction failed, but it does
+	// for a single command.
+	if err := c.restore(ctx, "empty chain "+c.name, commands); err != nil {
+		return err
+	}
+	return c.step(ctx, "delete chain "+c.name, func() error { return c.ipt.DeleteChain(table, c.name) })
 }

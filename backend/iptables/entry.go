@@ -28,6 +28,8 @@ type line struct {
 	rule rule
 	text string // canonical, for comparison
 	spec []string
+	// packets is what the rule has matched, where the listing counted.
+	packets uint64
 }
 
 func newLine(r rule) line {
@@ -41,11 +43,18 @@ func parseLine(args []string) (line, bool) {
 	if !ok {
 		return line{}, false
 	}
-	spec := slices.Clone(args)
-	if i := slices.Index(spec, "--hashlimit-above"); i >= 0 && r.role == roleOver {
-		spec[i+1] = perSecond(r.rate) // the listing rounds it
+	return line{rule: r, text: quoteArgs(r.args()), spec: exactRate(args)}, true
+}
+
+// exactRate copies a listed rule and undoes the rounding of its rate: the
+// burst of our rules is the rate, and is not rounded.
+func exactRate(args []string) []string {
+	args = slices.Clone(args)
+	above, burst := slices.Index(args, "--hashlimit-above"), slices.Index(args, "--hashlimit-burst")
+	if above >= 0 && burst >= 0 && max(above, burst)+1 < len(args) {
+		args[above+1] = args[burst+1] + "/sec"
 	}
-	return line{rule: r, text: quoteArgs(r.args()), spec: spec}, true
+	return args
 }
 
 // entry is one block and the lines it has in the chain: none where the allow
@@ -118,9 +127,9 @@ func (e *entry) renderHoles(hs []span, can features) error {
 	if err := e.expressible(hs, can); err != nil {
 		return err
 	}
-	r := rule{prefix: e.block.Prefix, target: e.block.Target, comment: e.comment}
-	if !can.noTime {
-		r.stop = stop(e.block.ExpiresAt)
+	r := rule{
+		prefix: e.block.Prefix, target: e.block.Target, comment: e.comment,
+		stop: stop(e.block.ExpiresAt), noted: can.noTime && !e.block.Permanent(),
 	}
 	e.lines = nil
 	for _, part := range parts(e.block.Prefix, hs) {
@@ -141,6 +150,8 @@ func (e *entry) expressible(hs []span, can features) error {
 	switch {
 	case can.noRange && len(hs) > 0:
 		return fmt.Errorf("%w: %s with exceptions needs the kernel module xt_iprange", backend.ErrUnsupported, e.block.Key)
+	case can.noRange && e.block.Prefix.Bits() == 0:
+		return fmt.Errorf("%w: %s needs the kernel module xt_iprange", backend.ErrUnsupported, e.block.Key)
 	case can.noReject && e.block.Action != backend.Drop:
 		return fmt.Errorf("%w: %s needs the kernel module %s (use drop)", backend.ErrUnsupported, e.block.Action, families()[e.family()].reject)
 	case can.noHashlimit && can.rejectRate > 0 && e.block.Action != backend.Drop:
@@ -249,6 +260,15 @@ func (e *entry) decode() bool {
 	c, ok := backend.DecodeComment(e.comment)
 	e.block.Rule, e.block.Reason, e.block.CreatedAt = c.Rule, c.Reason, c.Created
 	return ok
+}
+
+// packets is what the entry's rules have matched: each packet at most one.
+func (e *entry) packets() uint64 {
+	var n uint64
+	for _, l := range e.lines {
+		n += l.packets
+	}
+	return n
 }
 
 // holesRead are the holes that the entry's lines have now.

@@ -34,13 +34,14 @@ func translate(status int, text string) error {
 		{backend.ErrLocked, []string{"xtables lock", "Can't lock"}},
 		{backend.ErrUnavailable, []string{
 			"Table does not exist", "do you need to insmod", "Failed to initialize nft",
-			"Protocol not supported", "Address family not supported", "Couldn't load match", "Couldn't load target",
+			"Protocol not supported", "Address family not supported", "Couldn't load match", "Couldn't load target `REJECT'",
 		}},
 		{errInUse, []string{"Too many links", "Device or resource busy", "Directory not empty"}},
 		{backend.ErrFull, []string{"Cannot allocate memory", "Memory allocation problem", "No space left", "Out of memory"}},
 		{errMissing, []string{
 			"No chain/target/match by that name", "does a matching rule exist", "use 'nft' tool",
 			"(No such file or directory): rule in chain", "(No such file or directory): chain",
+			"Couldn't load target", "does not exist", // a jump to a chain that is not there
 		}},
 	} {
 		for _, t := range c.texts {

@@ -15,6 +15,7 @@ type family struct {
 	unreachable string // the plain answer of a reject
 	never       string // no packet has this address for its source and its destination
 	guards      []int  // ICMP types that pass before any block
+	legacyNames string // below /proc/net: the legacy tables of this namespace
 }
 
 const numFamilies = 2
@@ -25,6 +26,7 @@ func families() [numFamilies]family {
 		{
 			index: 0, label: "IPv4", tool: "iptables", host: "/32", reject: "ipt_REJECT",
 			unreachable: "icmp-port-unreachable", never: "255.255.255.255",
+			legacyNames: "ip_tables_names",
 		},
 		{
 			// Router and neighbour solicitation and advertisement, redirect
@@ -32,7 +34,8 @@ func families() [numFamilies]family {
 			// goes dark for everybody on the link.
 			index: 1, label: "IPv6", tool: "ip6tables", host: "/128", reject: "ip6t_REJECT",
 			unreachable: "icmp6-port-unreachable", never: "ff02::1",
-			guards: []int{133, 134, 135, 136, 137},
+			guards:      []int{133, 134, 135, 136, 137},
+			legacyNames: "ip6_tables_names",
 		},
 	}
 }

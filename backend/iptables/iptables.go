@@ -3,7 +3,8 @@
 // iptables-restore.
 //
 // The chain is reached by a bare `-j NETCAP`, the first rule of INPUT, FORWARD
-// and OUTPUT. It carries no comment: `iptables -D INPUT -j NETCAP`, as an
+// and OUTPUT; List says where it no longer is, and Watch when it is time to
+// ask. The jump carries no comment: `iptables -D INPUT -j NETCAP`, as an
 // administrator types it to clean up, finds only a jump without one. Each block
 // is one rule (`-s A -j DROP`), or two or three where it rejects, and each rule
 // carries the comment of package backend, so that a later process can read
@@ -33,7 +34,10 @@ const (
 	// maxChain is XT_EXTENSION_MAXNAMELEN (29) without its NUL.
 	maxChain           = 28
 	defaultLockTimeout = 5 * time.Second
-	defaultRejectRate  = 1000
+	// defaultCheck: what somebody else does to the chain is noticed at most
+	// this much later.
+	defaultCheck      = 10 * time.Second
+	defaultRejectRate = 1000
 	// maxRejectRate is the highest rate that xt_hashlimit's program takes
 	// ("Rate too fast" above it, iptables 1.8.9).
 	maxRejectRate = 1_000_000
@@ -59,6 +63,8 @@ type Config struct {
 	// send together, in packets a second; what is above it is dropped. 0 is
 	// 1,000, negative is no bound, 1,000,000 the highest bound.
 	RejectRate int
+	// CheckInterval is the time between two events of Watch; 0 is 10 s.
+	CheckInterval time.Duration
 }
 
 // complete checks the configuration and fills in the defaults.
@@ -85,6 +91,12 @@ func (c Config) complete() (Config, error) {
 	}
 	if c.LockTimeout == 0 {
 		c.LockTimeout = defaultLockTimeout
+	}
+	if c.CheckInterval < 0 {
+		return c, fmt.Errorf("%w: check interval %v is negative", backend.ErrInvalid, c.CheckInterval)
+	}
+	if c.CheckInterval == 0 {
+		c.CheckInterval = defaultCheck
 	}
 	if c.RejectRate > maxRejectRate {
 		return c, fmt.Errorf("%w: reject rate %d (iptables counts up to %d a second)", backend.ErrInvalid, c.RejectRate, maxRejectRate)

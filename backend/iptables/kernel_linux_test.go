@@ -463,8 +463,8 @@ func TestRejectRates(t *testing.T) {
 			apply(t, b, add(one, two))
 			apply(t, b, remove(one))
 			chain := iptables(t, v, 4, "-S", "NETCAP")
-			if changed, err := b.state.read(t.Context(), b.chains); err != nil || changed || b.Skipped() != 0 {
-				t.Errorf("rate %d: changed %t, skipped %d, %v:\n%s", rate, changed, b.Skipped(), err, chain)
+			if r, err := b.state.read(t.Context(), b.chains); err != nil || r.changed || b.Skipped() != 0 {
+				t.Errorf("rate %d: changed %t, skipped %d, %v:\n%s", rate, r.changed, b.Skipped(), err, chain)
 			}
 			next, _ := start(t, cfg)
 			if got := iptables(t, v, 4, "-S", "NETCAP"); got != chain {

@@ -45,7 +45,26 @@ type listing struct {
 	foreign int
 }
 
-// readListing sorts the lines of `iptables -S CHAIN`.
+// cutCounters takes the counters of `iptables -v -S` out of a rule: `-c
+// PACKETS BYTES`, wherever the variant puts it. Without them it is 0.
+func cutCounters(args []string) (rule []string, packets uint64) {
+	for i := 0; i+2 < len(args); i++ {
+		if args[i] == "--comment" {
+			i++ // whatever it says
+			continue
+		}
+		if args[i] != "-c" {
+			continue
+		}
+		n, err := strconv.ParseUint(args[i+1], 10, 64)
+		if err == nil {
+			return slices.Delete(args, i, i+3), n
+		}
+	}
+	return args, 0
+}
+
+// readListing sorts the lines of `iptables -S CHAIN`, with counters or without.
 func readListing(f family, chain string, text []string) listing {
 	var l listing
 	place := 0
@@ -55,6 +74,7 @@ func readListing(f family, chain string, text []string) listing {
 			continue // "-N NETCAP", or a warning about the other variant's tables
 		}
 		args, ok := splitArgs(rest)
+		args, packets := cutCounters(args)
 		at := slices.IndexFunc(f.guards, func(n int) bool { return isGuard(args, n) })
 		switch {
 		case !ok:
@@ -64,9 +84,10 @@ func readListing(f family, chain string, text []string) listing {
 			l.guarded = at == place && (at == 0 || l.guarded)
 			l.guards = append(l.guards, args)
 		case len(args) > 3 && slices.Equal(args[:4], f.neverRule()):
-			l.probes = append(l.probes, args)
+			l.probes = append(l.probes, exactRate(args))
 		default:
 			if r, ok := parseLine(args); ok && familyOf(r.rule.prefix.Addr()) == f.index {
+				r.packets = packets
 				l.lines = append(l.lines, r)
 			} else {
 				l.foreign++

@@ -84,5 +84,35 @@ func (b *Backend) look(ctx context.Context) ([]backend.Block, error) {
 
 // clean takes away what an earlier process left, without Init.
 func (b *Backend) clean(ctx context.Context) error {
-	return b.eachFound("close", func(c *chain) error { return c.remove(ctx) })
+	return b.eachFound("close", func(c *chain) error { return b.takeAway(ctx, []*chain{c}) })
+}
+
+// takeAway removes jumps and chains; nil is a family without iptables. Rules
+// of somebody else in our chain are warned of where a Backend was at work.
+func (b *Backend) takeAway(ctx context.Context, chains []*chain) error {
+	var errs []error
+	for _, c := range chains {
+		if c == nil {
+			continue
+		}
+		errs = append(errs, b.takeOne(ctx, c))
+		if b.cfg.Variant != "" {
+			continue
+		}
+		if o := c.other(ctx, b.cfg); o != nil {
+			errs = append(errs, b.takeOne(ctx, o))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (b *Backend) takeOne(ctx context.Context, c *chain) error {
+	s, err := c.read(ctx)
+	if err != nil {
+		return err
+	}
+	if s.foreign > 0 {
+		b.cfg.Logger.Warn("rules of somebody else go with our chain", "chain", c.name, "family", c.label, "rules", s.foreign)
+	}
+	return c.remove(ctx, s)
 }

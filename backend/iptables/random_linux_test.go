@@ -28,7 +28,7 @@ func TestRandomChanges(t *testing.T) {
 			if err := model.Apply(t.Context(), c); err != nil {
 				t.Fatal(err)
 			}
-			if changed, err := b.state.read(t.Context(), b.chains); err != nil || changed {
+			if r, err := b.state.read(t.Context(), b.chains); err != nil || r.changed {
 				t.Fatalf("after\n%s\nthe chain is not what it was taken for (%v):\n%s", c, err, snapshot(t, v))
 			}
 			got, err := b.List(t.Context())

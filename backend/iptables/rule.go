@@ -30,20 +30,28 @@ const (
 	// its first rule, is part of the name. 14 bytes with the highest rate, of
 	// 15 possible.
 	bucket = "NETCAP-"
+	// untilMark begins a second comment, which carries the end of a block where
+	// the kernel has no xt_time to carry it: the first second in which the
+	// block is over, in Unix time.
+	untilMark = "until @"
 )
 
 // rule is one line of the chain that belongs to a block.
 type rule struct {
-	prefix netip.Prefix // masked, not of length 0
+	prefix netip.Prefix // masked
 	target backend.Target
 	role   role
 	rate   int // roleOver: answers a second
 	// part narrows the rule to a range of the prefix; the zero span does not.
+	// A prefix of length 0 is always written as a range: without any address
+	// the listing would not say which target it is.
 	part  span
 	holes []span
 	// stop is the last second, in Unix time, in which the rule matches; 0 is
 	// for ever. xt_time compares whole seconds and includes the last one.
-	stop    int64
+	stop int64
+	// noted: the end is a note for the next process, the kernel does not stop.
+	noted   bool
 	comment string // as backend.Comment encodes it
 }
 
@@ -59,18 +67,24 @@ func side(t backend.Target) (addr, ranged string) {
 // which -S prints it.
 func (r rule) args() []string {
 	addr, ranged := side(r.target)
-	a := make([]string, 0, 24+5*len(r.holes))
-	a = append(a, addr, r.prefix.String())
+	a := make([]string, 0, 28+5*len(r.holes))
+	part := r.part
+	switch {
+	case r.prefix.Bits() > 0:
+		a = append(a, addr, r.prefix.String())
+	case part == (span{}):
+		part = spanOf(r.prefix)
+	}
 	if r.role == roleReset {
 		a = append(a, "-p", "tcp")
 	}
-	if r.part != (span{}) {
-		a = append(a, "-m", "iprange", ranged, r.part.String())
+	if part != (span{}) {
+		a = append(a, "-m", "iprange", ranged, part.String())
 	}
 	for _, h := range r.holes {
 		a = append(a, "-m", "iprange", "!", ranged, h.String())
 	}
-	if r.stop != 0 {
+	if r.stop != 0 && !r.noted {
 		a = append(a, "-m", "time", "--datestop", time.Unix(r.stop, 0).UTC().Format(dateLayout))
 	}
 	if r.role == roleOver {
@@ -78,7 +92,11 @@ func (r rule) args() []string {
 		// ended must not use up the budget of the others.
 		a = append(a, above(r.rate)...)
 	}
-	a = append(a, "-m", "comment", "--comment", r.comment, "-j")
+	a = append(a, "-m", "comment", "--comment", r.comment)
+	if r.stop != 0 && r.noted {
+		a = append(a, "-m", "comment", "--comment", untilMark+strconv.FormatInt(r.stop+1, 10))
+	}
+	a = append(a, "-j")
 	switch r.role {
 	case roleReset:
 		return append(a, "REJECT", "--reject-with", "tcp-reset")
@@ -142,7 +160,11 @@ func (p *parser) option() bool {
 	case "-m":
 		known := slices.Contains([]string{"iprange", "hashlimit", "time", "comment", "tcp"}, value)
 		return known && !not
-	case "-s", "-d", "-p", "-j", "--datestop", "--comment", "--reject-with",
+	case "--comment":
+		if end, ok := strings.CutPrefix(value, untilMark); ok {
+			opt, value = untilMark, end
+		}
+	case "-s", "-d", "-p", "-j", "--datestop", "--reject-with",
 		"--hashlimit-above", "--hashlimit-burst", "--hashlimit-name":
 	default:
 		return false
@@ -158,27 +180,38 @@ func (p *parser) rule() (rule, bool) {
 	if _, ok := backend.DecodeComment(r.comment); !ok || len(r.comment) > commentLimit {
 		return rule{}, false
 	}
-	if !p.place(&r) || !p.verdict(&r) {
-		return rule{}, false
-	}
-	if date, ok := p.values["--datestop"]; ok {
+	return r, p.place(&r) && p.verdict(&r) && p.end(&r)
+}
+
+// end reads when the rule stops to match, or should.
+func (p *parser) end(r *rule) bool {
+	date, isDate := p.values["--datestop"]
+	note, isNote := p.values[untilMark]
+	switch {
+	case isDate && isNote:
+		return false
+	case isDate:
 		t, err := time.Parse(dateLayout, date)
-		if err != nil || t.Unix() <= 0 {
-			return rule{}, false
-		}
 		r.stop = t.Unix()
+		return err == nil && r.stop > 0
+	case isNote:
+		end, err := strconv.ParseInt(note, 10, 64)
+		r.stop, r.noted = end-1, true
+		return err == nil && r.stop > 0
 	}
-	return r, true
+	return true
 }
 
 // place reads which packets the rule looks at.
 func (p *parser) place(r *rule) bool {
 	source, isSource := p.values["-s"]
 	dest, isDest := p.values["-d"]
-	if isSource == isDest {
+	switch {
+	case isSource && isDest:
 		return false
-	}
-	if isDest {
+	case !isSource && !isDest:
+		return p.everywhere(r)
+	case isDest:
 		r.target = backend.Destination
 	}
 	var err error
@@ -200,6 +233,33 @@ func (p *parser) place(r *rule) bool {
 			return false
 		}
 	}
+	return p.except(r)
+}
+
+// everywhere reads a rule without an address: a prefix of length 0, of which
+// the range is the whole or a part.
+func (p *parser) everywhere(r *rule) bool {
+	text, ok := p.values[p.ranged]
+	from, _, _ := strings.Cut(text, "-")
+	a, err := netip.ParseAddr(from)
+	if !ok || err != nil || a.Is4In6() || a.Zone() != "" {
+		return false
+	}
+	if _, ranged := side(backend.Destination); p.ranged == ranged {
+		r.target = backend.Destination
+	}
+	r.prefix = netip.PrefixFrom(a, 0).Masked()
+	if r.part, ok = r.parseSpan(text); !ok {
+		return false
+	}
+	if r.part == spanOf(r.prefix) {
+		r.part = span{}
+	}
+	return p.except(r)
+}
+
+// except reads the holes of a rule.
+func (p *parser) except(r *rule) bool {
 	for _, text := range p.holes {
 		h, ok := r.parseSpan(text)
 		if !ok {

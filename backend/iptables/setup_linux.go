@@ -12,88 +12,60 @@ import (
 type made struct {
 	chain  bool
 	guards bool
-	jumps  []string
+	jumps  []jump
+	probes [][]string
 }
 
 // setup makes what is missing: the chain, the rules that pass before every
-// block, the jumps. If it fails, nothing that it made is left.
-func (c *chain) setup(ctx context.Context) (m made, err error) {
+// block, the jumps. It returns what it found. If it fails, nothing that it made
+// is left.
+func (c *chain) setup(ctx context.Context) (s *structure, m made, err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.undo(context.WithoutCancel(ctx), m))
+			m = made{}
 		}
 	}()
-	there, err := c.exists(ctx)
-	if err != nil {
-		return m, err
+	if s, err = c.read(ctx); err != nil {
+		return nil, m, err
 	}
-	if !there {
-		err = c.step(ctx, "make chain "+c.name, func() error { return c.ipt.NewChain(table, c.name) })
-		if err != nil {
-			return m, err
-		}
-		m.chain = true
+	if err := c.probe(ctx, s, &m); err != nil {
+		return nil, m, err
 	}
-	if err := c.probe(ctx); err != nil {
-		return m, err
+	if err := c.restore(ctx, "make chain "+c.name+" and the jumps to it", s.mend()); err != nil {
+		return nil, m, err
 	}
-	if m.guards, err = c.guard(ctx); err != nil {
-		return m, err
-	}
-	for _, from := range builtins() {
-		added, err := c.jump(ctx, from)
-		if err != nil {
-			return m, err
-		}
-		if added {
-			m.jumps = append(m.jumps, from)
+	m.probes = nil // taken out
+	m.chain = m.chain || !s.chain
+	m.guards = len(c.guards) > 0 && len(s.guards) == 0
+	for _, j := range s.jumps {
+		if j.count == 0 {
+			m.jumps = append(m.jumps, jump{from: j.from, count: 1})
 		}
 	}
-	return m, nil
+	return s, m, nil
 }
 
 // undo takes back what setup made.
 func (c *chain) undo(ctx context.Context, m made) error {
-	var errs []error
-	for _, from := range m.jumps {
-		errs = append(errs, c.unjump(ctx, from))
+	var lines []string
+	for _, j := range m.jumps {
+		lines = append(lines, j.unjump(c.name)...)
 	}
-	if m.guards && !m.chain {
-		var lines []string
+	switch {
+	case m.chain:
+		lines = append(lines, "-F "+c.name, "-X "+c.name)
+	case m.guards:
 		for _, n := range c.guards {
 			lines = append(lines, "-D "+c.name+" "+quoteArgs(guard(n)))
 		}
-		errs = append(errs, c.restore(ctx, "delete neighbour discovery rules", lines))
 	}
-	if m.chain {
-		errs = append(errs, c.step(ctx, "delete chain "+c.name, func() error {
-			return c.ipt.ClearAndDeleteChain(table, c.name)
-		}))
-	}
-	return errors.Join(errs...)
-}
-
-// guard puts the neighbour discovery rules in front, and removes probes that a
-// killed process left. It reports whether there were no such rules before.
-func (c *chain) guard(ctx context.Context) (added bool, err error) {
-	l, err := c.list(ctx)
-	if err != nil || l.guarded && len(l.probes) == 0 {
-		return false, err
-	}
-	var lines []string
-	for _, args := range l.probes {
-		lines = append(lines, "-D "+c.name+" "+quoteArgs(args))
-	}
-	if !l.guarded {
-		for _, args := range l.guards {
-			lines = append(lines, "-D "+c.name+" "+quoteArgs(args))
-		}
-		for i, n := range c.guards {
-			lines = append(lines, fmt.Sprintf("-I %s %d %s", c.name, i+1, quoteArgs(guard(n))))
+	for _, rule := range m.probes {
+		if !m.chain {
+			lines = append(lines, "-D "+c.name+" "+quoteArgs(rule))
 		}
 	}
-	err = c.restore(ctx, "insert neighbour discovery rules", lines)
-	return err == nil && len(c.guards) > 0 && len(l.guards) == 0, err
+	return c.restore(ctx, "take back what was made", lines)
 }
 
 // need is one match or target that our rules use.
@@ -122,23 +94,36 @@ func (c *chain) needs() []need {
 }
 
 // probe finds out, once, which matches and targets the kernel and the program
-// have, by adding rules that no packet can match and removing them again.
-func (c *chain) probe(ctx context.Context) error {
+// have, by adding rules that no packet can match. It makes the chain where it
+// is missing, and leaves the rules to s.mend.
+func (c *chain) probe(ctx context.Context, s *structure, m *made) error {
 	if c.probed {
 		return nil
 	}
-	var add, del []string
-	for _, n := range c.needs() {
-		add = append(add, "-A "+c.name+" "+quoteArgs(n.rule))
-		del = append(del, "-D "+c.name+" "+quoteArgs(n.rule))
+	var lines []string
+	if !s.chain {
+		lines = append(lines, "-N "+c.name)
 	}
-	err := c.restore(ctx, "try matches", add)
+	var rules [][]string
+	for _, n := range c.needs() {
+		rules = append(rules, n.rule)
+		lines = append(lines, "-A "+c.name+" "+quoteArgs(n.rule))
+	}
+	err := c.restore(ctx, "try matches", lines)
 	if err == nil {
-		c.probed = true
-		return c.restore(context.WithoutCancel(ctx), "remove tried matches", del)
+		m.chain, m.probes = !s.chain, rules
+		s.chain, s.probes, c.probed = true, append(s.probes, rules...), true
+		return nil
 	}
 	if !mayBeMissing(ctx, err) {
 		return err
+	}
+	if !s.chain {
+		err := c.step(ctx, "make chain "+c.name, func() error { return c.ipt.NewChain(table, c.name) })
+		if err != nil {
+			return err
+		}
+		m.chain, s.chain = true, true
 	}
 	for _, n := range c.needs() {
 		if err := c.probeOne(ctx, n); err != nil {

@@ -21,10 +21,14 @@ type state struct {
 	seq        uint64
 }
 
-// edit is what one transaction does to one family's chain.
-type edit struct{ del, add []line }
+// edit is what one transaction does to one family's chain: first the commands
+// that mend the structure around the blocks, then the blocks' rules.
+type edit struct {
+	mend     []string
+	del, add []line
+}
 
-func (e edit) empty() bool { return len(e.del)+len(e.add) == 0 }
+func (e edit) empty() bool { return len(e.mend)+len(e.del)+len(e.add) == 0 }
 
 // plan is a change worked out: the edits, and what the state is after them.
 type plan struct {
@@ -78,6 +82,20 @@ func (s *state) plan(c backend.Change, now time.Time, can [numFamilies]features)
 		}
 	}
 	s.edit(p)
+	return p, nil
+}
+
+// planRebuild works out what makes the blocks exactly those of c.Add.
+func (s *state) planRebuild(c backend.Change, now time.Time, can [numFamilies]features) (*plan, error) {
+	c.Remove = nil
+	for _, e := range s.sorted() {
+		c.Remove = append(c.Remove, e.block)
+	}
+	p, err := s.plan(c, now, can)
+	if err != nil {
+		return nil, err
+	}
+	p.dropOrphans()
 	return p, nil
 }
 
