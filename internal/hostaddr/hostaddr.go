@@ -6,10 +6,12 @@ package hostaddr
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
-	"net"
+	"log/slog"
 	"net/netip"
 	"os"
 	"slices"
@@ -24,6 +26,19 @@ type Config struct {
 	NoGateways  bool // the next hops of default routes
 	NoResolvers bool // nameservers of resolv.conf and of the stub behind it
 	NoSSHPeer   bool // the peer of the SSH session this process descends from
+
+	// ResolverFiles name the resolvers, in the format of resolv.conf. Nil =
+	// /etc/resolv.conf and /run/systemd/resolve/resolv.conf, which is what
+	// systemd-resolved really asks when the first holds nothing but its stub.
+	ResolverFiles []string
+	// Logger takes Follow's warnings; nil = silent.
+	Logger *slog.Logger
+}
+
+// OwnOnly is the Config for a caller that wants to know which packets this
+// host itself sent.
+func OwnOnly() Config {
+	return Config{NoSpecial: true, NoGateways: true, NoResolvers: true, NoSSHPeer: true}
 }
 
 // Entry is one protected prefix, canonical, and why it is protected:
@@ -31,6 +46,22 @@ type Config struct {
 type Entry struct {
 	Prefix netip.Prefix
 	Why    string
+}
+
+// ownAddress is the Why of this host's own addresses.
+const ownAddress = "own address"
+
+// Own picks this host's own addresses out of what Snapshot or Follow returned.
+// Call it with entries of an OwnOnly Config: with the special prefixes among
+// them, ::1 counts as loopback. The caller owns the map.
+func Own(entries []Entry) map[netip.Addr]struct{} {
+	own := make(map[netip.Addr]struct{}, len(entries))
+	for _, e := range entries {
+		if e.Why == ownAddress {
+			own[e.Prefix.Addr()] = struct{}{}
+		}
+	}
+	return own
 }
 
 // Special lists the prefixes that name no single remote host. The limited
@@ -47,28 +78,52 @@ func Special() []Entry {
 	}
 }
 
+// group is one kind of protected addresses.
+type group struct {
+	read func() ([]Entry, error)
+	// file: read from a file, of whose changes the kernel says nothing.
+	file bool
+	// once: what the first reading found stays.
+	once bool
+}
+
+func (cfg *Config) groups() []group {
+	files := cfg.ResolverFiles
+	if files == nil {
+		files = []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"}
+	}
+	var out []group
+	for _, g := range []struct {
+		off bool
+		group
+	}{
+		{cfg.NoSpecial, group{read: func() ([]Entry, error) { return Special(), nil }, once: true}},
+		{cfg.NoOwn, group{read: own}},
+		{cfg.NoGateways, group{read: gateways}},
+		{cfg.NoResolvers, group{read: func() ([]Entry, error) { return resolvers(files) }, file: true}},
+		// The session may end and its processes with it; whoever started this
+		// one from there may come back from there.
+		{cfg.NoSSHPeer, group{read: sshPeers, once: true}},
+	} {
+		if !g.off {
+			out = append(out, g.group)
+		}
+	}
+	return out
+}
+
 // Snapshot reads what is to be protected now, in the network namespace of the
 // process. It returns what it could read, together with the joined errors of
 // what it could not; a file that does not exist is no error. Entries are
-// unique by prefix: the first reason wins.
+// unique by prefix: the first reason wins. The caller owns the slice.
 func Snapshot(cfg Config) ([]Entry, error) {
 	var out []Entry
 	var errs []error
-	add := func(off bool, read func() ([]Entry, error)) {
-		if off {
-			return
-		}
-		entries, err := read()
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
+	for _, g := range cfg.groups() {
+		entries, err := g.read()
+		errs = append(errs, err)
 		out = append(out, entries...)
 	}
-	add(cfg.NoSpecial, func() ([]Entry, error) { return Special(), nil })
-	add(cfg.NoOwn, own)
-	add(cfg.NoGateways, gateways)
-	add(cfg.NoResolvers, resolvers)
-	add(cfg.NoSSHPeer, sshPeers)
 	return unique(out), errors.Join(errs...)
 }
 
@@ -81,36 +136,25 @@ func unique(in []Entry) []Entry {
 	})
 }
 
+// sorted puts the entries of one group in order, each prefix once, so that two
+// readings of the same state are equal. What is both an own address and a
+// broadcast is an own address.
+func sorted(in []Entry) []Entry {
+	slices.SortFunc(in, func(a, b Entry) int {
+		return cmp.Or(a.Prefix.Compare(b.Prefix), strings.Compare(b.Why, a.Why))
+	})
+	return unique(in)
+}
+
 func host(a netip.Addr, why string) Entry {
 	a = a.Unmap().WithZone("")
 	return Entry{netip.PrefixFrom(a, a.BitLen()), why}
 }
 
-// own lists the addresses of all interfaces and the directed broadcast of
-// each IPv4 network.
-func own() ([]Entry, error) {
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil, fmt.Errorf("read interface addresses: %w", err)
-	}
-	var out []Entry
-	for _, a := range addrs {
-		p, err := netip.ParsePrefix(a.String())
-		if err != nil {
-			continue // a point-to-point peer without a prefix length
-		}
-		out = append(out, host(p.Addr(), "own address"))
-		if b, ok := broadcast(p); ok {
-			out = append(out, host(b, "broadcast"))
-		}
-	}
-	return out, nil
-}
-
 // broadcast is the last address of an IPv4 network that has one (RFC 3021:
 // a /31 has none).
 func broadcast(p netip.Prefix) (netip.Addr, bool) {
-	if !p.Addr().Is4() || p.Bits() > 30 {
+	if !p.IsValid() || !p.Addr().Is4() || p.Bits() > 30 {
 		return netip.Addr{}, false
 	}
 	b := p.Addr().As4()
@@ -120,27 +164,33 @@ func broadcast(p netip.Prefix) (netip.Addr, bool) {
 	return netip.AddrFrom4(b), true
 }
 
-// Files that name resolvers. The second is what systemd-resolved really asks
-// when the first holds nothing but its stub, 127.0.0.53.
-const (
-	resolvConf     = "/etc/resolv.conf"
-	resolvedUplink = "/run/systemd/resolve/resolv.conf"
-)
+// maxResolverFile bounds what is read of a resolver file; a longer one ends
+// there.
+const maxResolverFile = 64 << 10
 
-func resolvers() ([]Entry, error) {
+func resolvers(files []string) ([]Entry, error) {
 	var out []Entry
 	var errs []error
-	for _, name := range []string{resolvConf, resolvedUplink} {
-		data, err := os.ReadFile(name)
-		if err != nil {
-			if !errors.Is(err, fs.ErrNotExist) {
-				errs = append(errs, fmt.Errorf("read resolvers: %w", err))
-			}
+	for _, name := range files {
+		data, err := readBounded(name)
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("read resolvers: %w", err))
 		}
 		out = append(out, parseResolvConf(data)...)
 	}
-	return out, errors.Join(errs...)
+	return sorted(out), errors.Join(errs...)
+}
+
+func readBounded(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxResolverFile))
 }
 
 func parseResolvConf(data []byte) []Entry {

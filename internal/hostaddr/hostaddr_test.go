@@ -5,7 +5,11 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/netcap-guard/netcap-guard/internal/nstest"
 )
+
+func TestMain(m *testing.M) { nstest.Main(m) }
 
 func prefixes(es []Entry) []string {
 	var out []string
@@ -48,6 +52,7 @@ func TestBroadcast(t *testing.T) {
 		{"192.0.2.16/30", "192.0.2.19"},
 		{"192.0.2.16/31", ""},
 		{"2001:db8::1/64", ""},
+		{"192.0.2.16/0", "255.255.255.255"},
 	} {
 		got, ok := broadcast(netip.MustParsePrefix(tt.in))
 		if ok != (tt.want != "") || ok && got.String() != tt.want {
