@@ -238,6 +238,30 @@ func TestFollowManyChanges(t *testing.T) {
 	}
 }
 
+// TestNothingFallsBetween: what changes after the first reading and before
+// Follow listens is told.
+func TestNothingFallsBetween(t *testing.T) {
+	link(t, "d0")
+	w := &witness{woken: make(chan struct{}, 1)}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		first := true
+		done <- Follow(ctx, OwnOnly(), nil, func(es []Entry) {
+			if first {
+				ip(t, "addr add 192.0.2.10/24 dev d0")
+			}
+			first = false
+			w.tell(es)
+		})
+	}()
+	w.await(t, "changed during the first call", []string{"192.0.2.10/32"}, nil)
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Follow ended with %v", err)
+	}
+}
+
 // TestLostNotifications: a full buffer loses what came, never the fact.
 func TestLostNotifications(t *testing.T) {
 	link(t, "d0")
