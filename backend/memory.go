@@ -26,6 +26,9 @@ type Memory struct {
 	closed   bool
 	blocks   map[Slot]Block
 	allow    []netip.Prefix
+	broken   string // how somebody damaged the structure; see Tamper
+	gone     bool   // somebody took everything away
+	watch    *memoryWatch
 }
 
 var _ Backend = (*Memory)(nil)
@@ -54,14 +57,15 @@ func (m *Memory) SetCapacity(n int) {
 // Name returns "memory".
 func (*Memory) Name() string { return "memory" }
 
-// Init makes the backend ready. What was applied before stays.
+// Init makes the backend ready and puts right what Tamper broke. What was
+// applied before stays.
 func (m *Memory) Init(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.usable(ctx, "init"); err != nil {
 		return err
 	}
-	m.ready = true
+	m.ready, m.gone, m.broken = true, false, ""
 	return nil
 }
 
@@ -72,7 +76,7 @@ func (m *Memory) Apply(ctx context.Context, c Change) error {
 	if err := m.usable(ctx, "apply"); err != nil {
 		return err
 	}
-	if !m.ready {
+	if !m.ready || m.gone && !c.Rebuild {
 		return m.fail("apply", ErrGone)
 	}
 	if err := c.Validate(); err != nil {
@@ -89,6 +93,10 @@ func (m *Memory) Apply(ctx context.Context, c Change) error {
 	}
 	if err := m.room(c, next, now); err != nil {
 		return m.fail("apply", err)
+	}
+	if c.Rebuild {
+		clear(m.blocks)
+		m.gone, m.broken = false, ""
 	}
 	for _, b := range c.Remove {
 		delete(m.blocks, b.Slot())
@@ -119,7 +127,7 @@ func (m *Memory) room(c Change, next map[Slot]Block, now time.Time) error {
 	}
 	n := 0
 	for slot := range m.blocks {
-		if _, ok := gone[slot]; !ok {
+		if _, ok := gone[slot]; !ok && !c.Rebuild {
 			n++
 		}
 	}
@@ -152,7 +160,8 @@ func (m *Memory) expire(now time.Time) {
 	}
 }
 
-// List returns the blocks in force.
+// List returns the blocks in force, and beside them what Tamper did to the
+// structure.
 func (m *Memory) List(ctx context.Context) ([]Block, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -164,6 +173,12 @@ func (m *Memory) List(ctx context.Context) ([]Block, error) {
 	for _, b := range m.blocks {
 		out = append(out, b)
 	}
+	switch {
+	case m.gone:
+		return out, m.fail("list", ErrGone)
+	case m.broken != "":
+		return out, m.fail("list", fmt.Errorf("%w: %s", ErrDamaged, m.broken))
+	}
 	return out, nil
 }
 
@@ -173,6 +188,9 @@ func (m *Memory) Flush(ctx context.Context) error {
 	defer m.mu.Unlock()
 	if err := m.usable(ctx, "flush"); err != nil {
 		return err
+	}
+	if m.gone {
+		return m.fail("flush", ErrGone)
 	}
 	clear(m.blocks)
 	return nil
@@ -200,11 +218,15 @@ func (m *Memory) Allowed() []netip.Prefix {
 // Stops says whether a packet from src to dst would be stopped now, and by
 // which block: the one with the longest prefix, source before destination. It
 // is what a kernel with these blocks and allowed prefixes would do, so that a
-// test of policy can trace packets.
+// test of policy can trace packets. While the structure is damaged (see Tamper)
+// nothing is stopped.
 func (m *Memory) Stops(src, dst netip.Addr) (Block, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.now()
+	if m.broken != "" {
+		return Block{}, false
+	}
 	for _, side := range []struct {
 		target Target
 		addr   netip.Addr

@@ -19,18 +19,47 @@ func TestMemoryContract(t *testing.T) {
 			return m
 		},
 		Packets: func(testing.TB) backendtest.Prober { return tracer{} },
+		Foreign: &backendtest.Foreign{
+			Remove: func(t testing.TB, b backend.Backend, blocks ...backend.Block) {
+				for _, one := range blocks {
+					memory(t, b).Tamper(backend.Tampering{Remove: []backend.Key{one.Key}, By: "somebody (1)"})
+				}
+			},
+			Empty: func(t testing.TB, b backend.Backend) {
+				blocks, err := b.List(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				var c backend.Tampering
+				for _, one := range blocks {
+					if one.Action == backend.Drop && one.Target == backend.Source && one.Prefix.Bits() == 32 {
+						c.Remove = append(c.Remove, one.Key)
+					}
+				}
+				memory(t, b).Tamper(c)
+			},
+			Damages: []backendtest.Damage{
+				{Name: "damaged", Do: func(t testing.TB, b backend.Backend) { memory(t, b).Tamper(backend.Tampering{Damage: "jump gone"}) }},
+				{Name: "gone", Gone: true, Do: func(t testing.TB, b backend.Backend) { memory(t, b).Tamper(backend.Tampering{Gone: true}) }},
+			},
+		},
 	})
+}
+
+func memory(t testing.TB, b backend.Backend) *backend.Memory {
+	t.Helper()
+	m, ok := b.(*backend.Memory)
+	if !ok {
+		t.Fatalf("%T is no *backend.Memory", b)
+	}
+	return m
 }
 
 // tracer lets the packet tests run on what Memory says of a packet.
 type tracer struct{}
 
 func (tracer) Probe(t testing.TB, b backend.Backend, p backendtest.Proto, from, to netip.Addr) backendtest.Outcome {
-	m, ok := b.(*backend.Memory)
-	if !ok {
-		t.Fatalf("%T is no *backend.Memory", b)
-	}
-	by, stopped := m.Stops(from, to)
+	by, stopped := memory(t, b).Stops(from, to)
 	switch {
 	case !stopped:
 		return backendtest.Passed

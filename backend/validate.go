@@ -8,15 +8,19 @@ import (
 // Validate checks what every backend refuses before it touches a kernel. An
 // error wraps ErrInvalid and names the offending entry; nothing was done.
 //
-// Refused are: a prefix that is not in the form of Canonical, a prefix of
-// length 0 (a block of every address would cut the host off, and iptables
-// cannot tell it from a rule without an address), an unknown target or action,
-// a Log flag that does not fit the action, a RateLimit without a rate, and the
-// same (Key, Action) twice in Add, because the two would differ in end and
-// comment. Allow may hold prefixes of length 0. That a block in Add is already
-// past its end is no error: see Backend.Apply.
+// Refused are: a prefix that is not in the form of Canonical, an unknown
+// target or action, a Log flag that does not fit the action, a RateLimit
+// without a rate, and the same (Key, Action) twice in Add, because the two
+// would differ in end and comment. A prefix of length 0, every address of a
+// family, is no error here, in a block nor in Allow: who may ask for it is
+// policy. That a block in Add is already past its end is no error: see
+// Backend.Apply. Remove is not looked at where Rebuild is set.
 func (c Change) Validate() error {
-	for _, b := range c.Remove {
+	removals := c.Remove
+	if c.Rebuild {
+		removals = nil
+	}
+	for _, b := range removals {
 		if err := b.validKey(); err != nil {
 			return fmt.Errorf("remove %s %s: %w", b.Action, b.Key, err)
 		}
@@ -61,13 +65,7 @@ func (b Block) validKey() error {
 	case b.Log != (b.Action == Log):
 		return fmt.Errorf("%w: the key's log flag does not fit the action", ErrInvalid)
 	}
-	if err := canonical(b.Prefix); err != nil {
-		return err
-	}
-	if b.Prefix.Bits() == 0 {
-		return fmt.Errorf("%w: a block of every address", ErrInvalid)
-	}
-	return nil
+	return canonical(b.Prefix)
 }
 
 func (b Block) valid() error {

@@ -159,8 +159,6 @@ func refusals(t *testing.T, s Suite) {
 		"invalid prefix":      add(with(good, func(b *backend.Block) { b.Prefix = netip.Prefix{} })),
 		"host bits":           add(with(good, func(b *backend.Block) { b.Prefix = netip.MustParsePrefix("192.0.2.1/24") })),
 		"mapped":              add(with(good, func(b *backend.Block) { b.Prefix = mapped })),
-		"every IPv4 address":  add(block("0.0.0.0/0")),
-		"every IPv6 address":  add(block("::/0")),
 		"unknown action":      add(acting(good, backend.Action(99))),
 		"unknown target":      add(with(good, func(b *backend.Block) { b.Target = 7 })),
 		"log flag alone":      add(with(good, func(b *backend.Block) { b.Log = true })),
