@@ -15,20 +15,9 @@ import (
 // follow starts what tells of changes by others: of this host's addresses,
 // and of the kernel's objects.
 func (m *Manager) follow(ctx context.Context, followers *sync.WaitGroup) {
-	followers.Go(func() {
-		t := time.NewTicker(m.cfg.CleanupInterval)
-		defer t.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-t.C:
-				if e, err := hostaddr.Snapshot(m.cfg.Protect); err == nil {
-					m.logError("following this host's addresses", m.setProtected(ctx, e))
-				}
-			}
-		}
-	})
+	if p := m.cfg.Protect; !p.NoOwn || !p.NoGateways || !p.NoResolvers {
+		followers.Go(func() { m.followHost(ctx) })
+	}
 	w, ok := m.backend.(backend.Watcher)
 	if !ok || m.cfg.DryRun {
 		return
@@ -36,6 +25,14 @@ func (m *Manager) follow(ctx context.Context, followers *sync.WaitGroup) {
 	followers.Go(func() {
 		m.logError("watching the kernel", w.Watch(ctx, nil, func(e backend.Event) { m.foreign(ctx, e) }))
 	})
+}
+
+// followHost takes over changes of the protected addresses until ctx ends.
+func (m *Manager) followHost(ctx context.Context) {
+	err := hostaddr.Follow(ctx, m.cfg.Protect, nil, func(e []hostaddr.Entry) {
+		m.logError("following this host's addresses", m.setProtected(ctx, e))
+	})
+	m.logError("following this host's addresses", err)
 }
 
 func (m *Manager) logError(what string, err error) {

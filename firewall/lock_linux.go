@@ -27,28 +27,48 @@ func lockChain(chain string, log *slog.Logger) (*chainLock, error) {
 	if err == nil {
 		err = os.MkdirAll(lockDir, 0o755)
 	}
-	var f *os.File
+	var l *chainLock
 	if err == nil {
-		f, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+		l, err = lockNamed(chain, name)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrInUse):
+		return nil, err
+	case err != nil:
 		log.Warn("no lock against a second guard", "error", err)
 		return nil, nil
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		defer f.Close()
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("lock %s: %w", name, err)
-		}
-		return nil, fmt.Errorf("chain %s is %w by process %s", chain, ErrInUse, holder(name))
+	if _, err := l.file.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
+		log.Warn("lock file without a process number", "file", name, "error", err)
 	}
-	if err := f.Truncate(0); err == nil {
-		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	return l, nil
+}
+
+// lockNamed opens and locks the file of that name. Its owner removes the file
+// before he lets go of it: who waited for that file holds a lock on a file
+// without a name, which excludes nobody, and tries again.
+func lockNamed(chain, name string) (*chainLock, error) {
+	for {
+		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
-			log.Warn("lock file without a process number", "file", name, "error", err)
+			return nil, err
 		}
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+			_ = f.Close() // nothing was written
+			if !errors.Is(err, syscall.EWOULDBLOCK) {
+				return nil, fmt.Errorf("lock %s: %w", name, err)
+			}
+			return nil, fmt.Errorf("chain %s is %w by process %s", chain, ErrInUse, holder(name))
+		}
+		mine, err := f.Stat()
+		if err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		if named, err := os.Stat(name); err == nil && os.SameFile(mine, named) {
+			return &chainLock{f}, nil
+		}
+		_ = f.Close() // nothing was written
 	}
-	return &chainLock{f}, nil
 }
 
 // lockFile names the lock after the chain and the network namespace of the
@@ -69,11 +89,10 @@ func holder(name string) string {
 	return "unknown"
 }
 
-// release gives the lock back. The file stays: removing it would let a third
-// process lock a new file of the same name beside one who waits on the old.
+// release gives the lock back and leaves no file behind.
 func (l *chainLock) release() error {
 	if l == nil {
 		return nil
 	}
-	return l.file.Close()
+	return errors.Join(os.Remove(l.file.Name()), l.file.Close())
 }

@@ -267,7 +267,6 @@ func TestExpiry(t *testing.T) {
 		if len(events) != 2 || events[0].Kind != Expired || events[0].Block.IP != "192.0.2.1" {
 			t.Errorf("events %+v", events)
 		}
-		m.Close()
 	})
 }
 
@@ -416,7 +415,9 @@ func TestConfig(t *testing.T) {
 				t.Fatalf("error %v", err)
 			}
 			if err == nil {
-				m.Close()
+				if err := m.Close(); err != nil {
+					t.Error(err)
+				}
 			} else if !errors.Is(err, backend.ErrInvalid) {
 				t.Errorf("error %v, want ErrInvalid", err)
 			}

@@ -51,8 +51,8 @@ func newRoot(std guard.Streams) *cobra.Command {
 	})
 	a.globalFlags(root)
 	a.guardFlags(root)
-	root.AddCommand(a.checkCmd(), a.blockCmd(), a.unblockCmd(), a.listCmd(), a.flushCmd(),
-		a.cleanupCmd(), a.demoCmd(), versionCmd())
+	root.AddCommand(a.checkCmd(), a.blockCmd(), a.unblockCmd(), a.listCmd(), a.showCmd(), a.whitelistCmd(),
+		a.flushCmd(), a.statsCmd(), a.reloadCmd(), a.cleanupCmd(), a.demoCmd(), versionCmd())
 	return root
 }
 
@@ -72,6 +72,7 @@ func (a *app) globalFlags(root *cobra.Command) {
 	f.StringVar(&a.flags.Backend, "backend", "", "firewall `backend`: auto, nft, iptables (default auto: nft where the kernel has it)")
 	f.StringVar(&a.netns, "netns", "", "work inside the network namespace `NAME`")
 	f.StringVar(&a.flags.Chain, "chain", "", "`name` of the iptables chain and the nft table (default NETCAP)")
+	f.StringVar(&a.flags.Control, "control", "", "control socket `PATH` (default /run/netcap-guard/control.sock; with --netns NAME /run/netcap-guard/NAME.sock)")
 	f.StringVar(&a.config, "config", "", "configuration `file` (default "+guard.DefaultConfigFile+")")
 	f.StringVarP(&a.flags.Output, "output", "o", "", "`format` of standard output: human, json (default human)")
 	f.BoolVarP(&a.flags.Verbose, "verbose", "v", false, "more on standard error")
@@ -102,6 +103,7 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	set := cmd.Flags().Changed
 	override(set("backend"), &cfg.Backend, a.flags.Backend)
 	override(set("chain"), &cfg.Chain, a.flags.Chain)
+	override(set("control"), &cfg.Control, a.flags.Control)
 	override(set("output"), &cfg.Output, a.flags.Output)
 	override(set("events"), &cfg.Events, a.flags.Events)
 	override(set("iface"), &cfg.Interfaces, a.flags.Interfaces)

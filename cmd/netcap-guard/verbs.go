@@ -7,9 +7,14 @@ import (
 	"github.com/netcap-guard/netcap-guard/internal/guard"
 )
 
-// kernel opens the blocks of the kernel for one verb.
-func (a *app) kernel(cmd *cobra.Command, work func(*guard.Kernel) error) error {
-	return guard.WithKernel(cmd.Context(), a.cfg, a.logger(), a.std, work)
+// verb is what every verb works with.
+func (a *app) verb() guard.VerbConfig {
+	return guard.VerbConfig{Config: a.cfg, Netns: a.netns, Log: a.logger(), Streams: a.std}
+}
+
+// admin calls work with the running guard, else with the kernel.
+func (a *app) admin(cmd *cobra.Command, work func(*guard.Verb) error) error {
+	return guard.WithAdmin(cmd.Context(), a.verb(), work)
 }
 
 func (a *app) blockCmd() *cobra.Command {
@@ -28,7 +33,7 @@ Exit code 1 where the address is whitelisted or protected, 2 for bad input.`,
 			if err := req.Validate(args[0]); err != nil {
 				return err
 			}
-			return a.kernel(cmd, func(k *guard.Kernel) error { return k.Block(cmd.Context(), args[0], req) })
+			return a.admin(cmd, func(k *guard.Verb) error { return k.Block(cmd.Context(), args[0], req) })
 		},
 	}
 	f := cmd.Flags()
@@ -56,12 +61,12 @@ blocked; for a host inside a blocked CIDR the message names the CIDR.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if all {
-				return a.kernel(cmd, func(k *guard.Kernel) error { return k.Flush(cmd.Context()) })
+				return a.admin(cmd, func(k *guard.Verb) error { return k.Flush(cmd.Context()) })
 			}
 			if err := guard.ValidateAddress(args[0]); err != nil {
 				return err
 			}
-			return a.kernel(cmd, func(k *guard.Kernel) error { return k.Unblock(cmd.Context(), args[0]) })
+			return a.admin(cmd, func(k *guard.Verb) error { return k.Unblock(cmd.Context(), args[0]) })
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "lift every block")
@@ -74,7 +79,7 @@ func (a *app) listCmd() *cobra.Command {
 		Short: "List the blocks that the kernel enforces",
 		Args:  usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return guard.List(cmd.Context(), a.cfg, a.logger(), a.std)
+			return guard.List(cmd.Context(), a.verb())
 		},
 	}
 }
@@ -85,7 +90,7 @@ func (a *app) flushCmd() *cobra.Command {
 		Short: "Lift every block; the chain or table stays",
 		Args:  usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.kernel(cmd, func(k *guard.Kernel) error { return k.Flush(cmd.Context()) })
+			return a.admin(cmd, func(k *guard.Verb) error { return k.Flush(cmd.Context()) })
 		},
 	}
 }
@@ -93,10 +98,10 @@ func (a *app) flushCmd() *cobra.Command {
 func (a *app) cleanupCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "cleanup",
-		Short: "Take everything of ours out of the kernel, guard running or not",
+		Short: "Take everything of ours out of the kernel; a running guard is ended",
 		Args:  usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return guard.Cleanup(cmd.Context(), a.cfg, a.logger(), a.std)
+			return guard.Cleanup(cmd.Context(), a.verb())
 		},
 	}
 }

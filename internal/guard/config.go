@@ -22,6 +22,8 @@ import (
 const (
 	DefaultConfigFile = "/etc/netcap-guard/config.yaml"
 	DefaultRulesDir   = "/etc/netcap-guard/rules.d"
+	// DefaultWhitelistDir may be missing.
+	DefaultWhitelistDir = "/etc/netcap-guard/whitelist.d"
 )
 
 // maxConfigFile bounds what is read of a configuration file.
@@ -50,7 +52,12 @@ type Config struct {
 	RejectRate      uint64        `yaml:"reject_rate"`
 	BlockCounters   *bool         `yaml:"block_counters"`
 	KeepOnClose     bool          `yaml:"keep_on_close"`
-	Protect         Protect       `yaml:"protect"`
+	ProtectTable    bool          `yaml:"protect_table"`
+	// Control is the control socket; empty = one for each namespace and chain.
+	Control string `yaml:"control"`
+	// WhitelistDir holds files of whitelist entries; empty = DefaultWhitelistDir.
+	WhitelistDir string  `yaml:"whitelist_dir"`
+	Protect      Protect `yaml:"protect"`
 
 	// Flags only.
 	Read    []string `yaml:"-"`
@@ -176,6 +183,7 @@ func (c *Config) Manager(log *slog.Logger) *firewall.ManagerConfig {
 	m.RejectRate = c.RejectRate
 	m.NoBlockCounters = off(c.BlockCounters)
 	m.KeepOnClose = c.KeepOnClose
+	m.ProtectTable = c.ProtectTable
 	m.Protect = c.Protect.hostaddr()
 	return m
 }

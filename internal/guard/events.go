@@ -39,6 +39,7 @@ type event struct {
 	Log       *logBody     `json:"log,omitempty"`
 	Block     *BlockObject `json:"block,omitempty"`
 	By        string       `json:"by,omitempty"`
+	Resync    *resyncBody  `json:"resync,omitempty"`
 	Stats     *statsBody   `json:"stats,omitempty"`
 	Packet    uint64       `json:"packet,omitempty"`
 }
@@ -82,6 +83,11 @@ type logBody struct {
 	Rule   string `json:"rule"`
 	Kernel bool   `json:"kernel"`
 	Error  string `json:"error,omitempty"`
+}
+
+type resyncBody struct {
+	Reason   string `json:"reason"`
+	Restored int    `json:"restored"`
 }
 
 // BlockObject is a block in JSON, in events and in listings alike.
@@ -149,7 +155,13 @@ type events struct {
 	file *os.File
 	lost uint64 // events that could not be written
 	err  error  // why the first was lost
+	// recent are the last alerts, oldest first after next: evidence for show.
+	recent []*event
+	next   int
 }
+
+// maxRecent bounds the alerts that are kept for show.
+const maxRecent = 1024
 
 // openEvents opens the event file, if there is one to be.
 func openEvents(cfg Config, out io.Writer) (*events, error) {
@@ -233,7 +245,7 @@ func (e *events) losses() (uint64, error) {
 
 // WriteAlert makes events an engine.AlertWriter.
 func (e *events) WriteAlert(a *engine.Alert) error {
-	return e.emit(&event{
+	ev := &event{
 		Timestamp: stamp(a.Time), EventType: "alert",
 		SrcIP: addr(a.Src), SrcPort: a.SrcPort, DestIP: addr(a.Dst), DestPort: a.DstPort,
 		Proto: a.ProtoName(), Packet: a.Packet,
@@ -242,12 +254,38 @@ func (e *events) WriteAlert(a *engine.Alert) error {
 			Tags: nonNil(a.Tags), MITRE: nonNil(a.MITRE), Record: a.Record.String(),
 			Count: a.Count, Threshold: a.Threshold, ThresholdWindow: a.Window.Seconds(), Fields: a.Fields,
 		},
-	})
+	}
+	e.remember(ev)
+	return e.emit(ev)
+}
+
+func (e *events) remember(ev *event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.recent) < maxRecent {
+		e.recent = append(e.recent, ev)
+		return
+	}
+	e.recent[e.next] = ev
+	e.next = (e.next + 1) % maxRecent
+}
+
+// alerts are the last alerts from or to an address, oldest first.
+func (e *events) alerts(a netip.Addr) []*event {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var out []*event
+	for i := range e.recent {
+		if ev := e.recent[(e.next+i)%len(e.recent)]; ev.SrcIP == a.String() || ev.DestIP == a.String() {
+			out = append(out, ev)
+		}
+	}
+	return out
 }
 
 func (e *events) action(a engine.ActionEvent) {
 	body := &actionBody{
-		Type: a.Kind.String(), Result: a.Result.Outcome.String(), IP: address(a.Prefix), Target: a.Target.String(),
+		Type: a.Kind.String(), Result: a.Result.Outcome.String(), IP: bare(a.Prefix), Target: a.Target.String(),
 		Duration: a.Duration.String(), Expires: stampOrNil(a.Result.Block.ExpiresAt),
 		Rule: a.Rule, Backend: e.backend, DryRun: e.dryRun,
 	}
@@ -260,8 +298,8 @@ func (e *events) action(a engine.ActionEvent) {
 	}) // counted by emit
 }
 
-// address is the bare address of a single host, and the CIDR of a prefix.
-func address(p netip.Prefix) string {
+// bare is the bare address of a single host, and the CIDR of a prefix.
+func bare(p netip.Prefix) string {
 	if p.IsSingleIP() {
 		return p.Addr().String()
 	}
@@ -279,11 +317,16 @@ func (e *events) log(l engine.LogEvent) {
 	}) // counted by emit
 }
 
-// block tells of a block that is over.
+// block tells of a block that is over, or of damage that was put right.
 func (e *events) block(f firewall.Event) {
-	ev := &event{Timestamp: stamp(f.At), EventType: "expire", Block: blockJSON(f.Block, f.At)}
-	if f.Kind == firewall.Unblocked {
-		ev.EventType, ev.By = "unblock", f.By
+	ev := &event{Timestamp: stamp(f.At)}
+	switch f.Kind {
+	case firewall.Expired:
+		ev.EventType, ev.Block = "expire", blockJSON(f.Block, f.At)
+	case firewall.Unblocked:
+		ev.EventType, ev.Block, ev.By = "unblock", blockJSON(f.Block, f.At), f.By
+	case firewall.Resynced:
+		ev.EventType, ev.Resync = "resync", &resyncBody{f.Reason, f.Restored}
 	}
 	_ = e.emit(ev) // counted by emit
 }

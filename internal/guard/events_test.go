@@ -51,9 +51,10 @@ func emitAll(t *testing.T, e *events) {
 	e.block(firewall.Event{Kind: firewall.Expired, Block: block, At: at.Add(2 * time.Hour)})
 	block.ExpiresAt = time.Time{}
 	e.block(firewall.Event{Kind: firewall.Unblocked, Block: block, By: firewall.ByManual, At: at})
+	e.block(firewall.Event{Kind: firewall.Resynced, Reason: "table deleted by nft (77)", Restored: 100, At: at})
 	stats := &statsBody{Packets: 3, Bytes: 200, Records: map[string]uint64{"TCP": 3}, Rules: map[string]ruleStats{"Block SSH": {10, 1, 0}, "quiet": {}},
 		Firewall: map[string]uint64{"active_blocks": 1, "blocks_created": 1, "blocks_removed": 0, "blocks_expired": 0, "duplicates_skip": 0, "whitelist_skip": 0, "errors": 0},
-		Actions: map[string]uint64{"actions_executed": 1, "actions_success": 1, "actions_failed": 0, "ips_blocked": 1}}
+		Actions:  map[string]uint64{"actions_executed": 1, "actions_success": 1, "actions_failed": 0, "ips_blocked": 1}}
 	if err := e.emit(&event{Timestamp: stamp(at), EventType: "stats", Stats: stats}); err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +108,7 @@ func TestEventsFollowTheSchema(t *testing.T) {
 		}
 		seen[head.Type] = true
 	}
-	if len(seen) != 7 {
+	if len(seen) != 8 {
 		t.Errorf("only %v were tried", seen)
 	}
 	if err := validate(schema, `{"timestamp":"2026-01-02T03:04:05.678901Z","event_type":"alert"}`); err == nil {

@@ -24,6 +24,8 @@ func (ev *event) human() string {
 		if ev.By != "" {
 			text += " by " + ev.By
 		}
+	case ev.Resync != nil:
+		text = fmt.Sprintf("RESYNC %d blocks put back: %s", ev.Resync.Restored, ev.Resync.Reason)
 	case ev.Start != nil:
 		text = fmt.Sprintf("START  netcap-guard %s, backend %s, %d rules", ev.Start.Version, ev.Start.Backend, ev.Start.Rules)
 	case ev.Stats != nil:

@@ -8,14 +8,10 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/netcap-guard/netcap-guard/capture"
 	"github.com/netcap-guard/netcap-guard/internal/hostaddr"
 )
-
-// followInterval is how often this host's own addresses are read again.
-const followInterval = 5 * time.Second
 
 func (r *runner) openInterface(name string) (capture.Source, error) {
 	return capture.OpenLive(capture.LiveConfig{Interface: name})
@@ -26,11 +22,11 @@ func (r *runner) openInterface(name string) (capture.Source, error) {
 func (r *runner) live(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	r.followOwn()
 	var workers sync.WaitGroup
-	for _, s := range r.sources {
-		w := newWorker(r.shared)
-		r.workers = append(r.workers, w)
+	workers.Go(func() { r.followOwn(ctx) })
+	r.startWorkers()
+	for i, s := range r.sources {
+		w := r.workers[i]
 		workers.Go(func() {
 			if err := w.drain(s); err != nil {
 				cancel(err)
@@ -66,33 +62,59 @@ func (r *runner) attend(ctx context.Context) {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	follow := time.NewTicker(followInterval)
-	defer follow.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-follow.C:
-			r.followOwn()
 		case <-hangup:
 			if err := r.events.reopen(); err != nil {
 				r.log.Error("the event file stays open as it was", "error", err)
 			}
-			r.reload()
+			r.hangup()
 		}
 	}
 }
 
-// followOwn tells the workers this host's addresses.
-func (r *runner) followOwn() {
-	entries, err := hostaddr.Snapshot(hostaddr.Config{NoSpecial: true, NoGateways: true, NoResolvers: true, NoSSHPeer: true})
+// hangup is what SIGHUP asks for.
+func (r *runner) hangup() {
+	out, err := r.reload()
 	if err != nil {
-		r.log.Warn("this host's addresses cannot be read", "error", err)
+		r.log.Error("the running rules stay", "error", err)
 		return
 	}
-	own := make(map[netip.Addr]struct{}, len(entries))
-	for _, e := range entries {
-		own[e.Prefix.Addr()] = struct{}{}
+	for _, w := range out.Warnings {
+		r.log.Warn(w)
 	}
-	r.shared.own.Store(&own)
+	r.log.Info("rules reloaded", "rules", out.Rules)
+}
+
+// startWorkers makes one worker a source.
+func (r *runner) startWorkers() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for range r.sources {
+		r.workers = append(r.workers, newWorker(r.shared))
+	}
+}
+
+// allWorkers are the workers so far, for who reads their counters.
+func (r *runner) allWorkers() []*worker {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.workers
+}
+
+// followOwn tells the workers this host's addresses, until ctx ends.
+func (r *runner) followOwn(ctx context.Context) {
+	only := hostaddr.Config{NoSpecial: true, NoGateways: true, NoResolvers: true, NoSSHPeer: true}
+	err := hostaddr.Follow(ctx, only, nil, func(entries []hostaddr.Entry) {
+		own := make(map[netip.Addr]struct{}, len(entries))
+		for _, e := range entries {
+			own[e.Prefix.Addr()] = struct{}{}
+		}
+		r.shared.own.Store(&own)
+	})
+	if err != nil {
+		r.log.Warn("this host's addresses cannot be followed: packets it sends are not counted", "error", err)
+	}
 }

@@ -83,7 +83,7 @@ func (b *barReader) Read(p []byte) (int, error) {
 // replay reads the captures to their end, on packet time.
 func (r *runner) replay(ctx context.Context) error {
 	w := newWorker(r.shared)
-	r.workers = append(r.workers, w)
+	r.workers = []*worker{w}
 	m := merge(r.sources)
 	var p capture.Packet
 	var second int64

@@ -50,18 +50,31 @@ func (r *runner) warn(p engine.Problem) {
 	}
 }
 
-// reload reads the rules anew; if they hold a mistake the running ones stay.
-func (r *runner) reload() {
+// reload reads the rules and the whitelist files anew; if the rules hold a
+// mistake the running ones stay.
+func (r *runner) reload() (*ReloadObject, error) {
 	report, err := r.engine.Reload(r.rules...)
 	if err != nil {
-		r.log.Error("the running rules stay", "error", err)
-		return
-	}
-	for _, w := range report.Warnings {
-		r.warn(w)
+		return nil, &ExitError{ExitConfig, err}
 	}
 	r.shared.refreshWant()
-	r.log.Info("rules reloaded", "rules", len(r.engine.Rules().Rules()))
+	out := &ReloadObject{Warnings: []string{}}
+	for _, w := range report.Warnings {
+		out.Warnings = append(out.Warnings, w.Error())
+	}
+	out.Rules = running(r.engine.Rules())
+	return out, nil
+}
+
+// running is how many rules are evaluated.
+func running(rs *engine.RuleSet) int {
+	n := 0
+	for _, rule := range rs.Rules() {
+		if rule.Runs() {
+			n++
+		}
+	}
+	return n
 }
 
 // Check reads configuration and rules and says what is wrong with them; the

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -39,7 +40,10 @@ type runner struct {
 	manager *firewall.Manager
 	shared  *shared
 	sources []capture.Source
+	mu      sync.Mutex // guards workers, which the control socket reads
 	workers []*worker
+	control *control
+	end     context.CancelFunc // ends the run in order
 }
 
 // Run guards interfaces until ctx ends, or replays captures to their end. It
@@ -55,7 +59,9 @@ func Run(ctx context.Context, cfg Config, env Environment) (err error) {
 	if replay && !cfg.Enforce {
 		cfg.DryRun = true
 	}
-	r := &runner{cfg: cfg, env: env, log: env.Log}
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	r := &runner{cfg: cfg, env: env, log: env.Log, end: end}
 	rs, err := r.loadRules()
 	if err != nil {
 		return err
@@ -77,10 +83,11 @@ func Run(ctx context.Context, cfg Config, env Environment) (err error) {
 	})
 	r.engine.SetFirewallManager(r.manager)
 	r.shared = newShared(r.engine)
-	r.ready(rs, replay)
 	if replay {
+		r.ready(rs, replay)
 		err = r.replay(ctx)
-	} else {
+	} else if err = r.startControl(); err == nil {
+		r.ready(rs, replay)
 		err = r.live(ctx)
 	}
 	return errors.Join(err, r.shutdown(replay))
@@ -135,12 +142,7 @@ func (r *runner) openFirewall(replay bool) error {
 // ready says that packets are being read: on standard error, as an event and
 // to systemd.
 func (r *runner) ready(rs *engine.RuleSet, replay bool) {
-	running := 0
-	for _, rule := range rs.Rules() {
-		if rule.Runs() {
-			running++
-		}
-	}
+	n := running(rs)
 	verb, what := "guarding", r.cfg.Interfaces
 	if replay {
 		verb, what = "replaying", r.cfg.Read
@@ -149,7 +151,7 @@ func (r *runner) ready(rs *engine.RuleSet, replay bool) {
 		Timestamp: stamp(time.Now()), EventType: "start",
 		Start: &startBody{
 			Version: r.env.Version, Backend: r.manager.Backend(), Interfaces: nonNil(r.cfg.Interfaces),
-			Rules: running, DryRun: r.manager.DryRun(),
+			Rules: n, DryRun: r.manager.DryRun(),
 		},
 	}) // counted by emit
 	if !r.cfg.Quiet {
@@ -157,7 +159,7 @@ func (r *runner) ready(rs *engine.RuleSet, replay bool) {
 		if r.manager.DryRun() {
 			suffix = " (dry run)"
 		}
-		fmt.Fprintf(r.env.Err, "%s %s with %d rules, backend %s%s\n", verb, strings.Join(what, ", "), running, r.manager.Backend(), suffix)
+		fmt.Fprintf(r.env.Err, "%s %s with %d rules, backend %s%s\n", verb, strings.Join(what, ", "), n, r.manager.Backend(), suffix)
 	}
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		r.log.Warn("telling systemd that the guard is ready", "error", err)
@@ -180,6 +182,8 @@ func (r *runner) shutdown(replay bool) error {
 		// question is what would be.
 		body.Firewall = r.manager.GetStats()
 	}
+	// Last, because whoever told us to end waits for the socket to go.
+	err = errors.Join(err, r.control.close(ctx))
 	_ = r.events.emit(&event{Timestamp: stamp(r.clock()), EventType: "stats", Stats: body}) // counted by emit
 	if n, why := r.events.losses(); n > 0 {
 		r.log.Error("events could not be written", "lost", n, "first_error", why)

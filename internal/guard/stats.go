@@ -52,7 +52,7 @@ func (r *runner) stats() *statsBody {
 		Records: map[string]uint64{}, Rules: map[string]ruleStats{},
 		Firewall: r.manager.GetStats(), Actions: r.engine.GetActionStats(),
 	}
-	for _, w := range r.workers {
+	for _, w := range r.allWorkers() {
 		b.Packets += w.packets.load()
 		b.Bytes += w.bytes.load()
 		b.DecodeErrors += w.dec.Errors().Total()

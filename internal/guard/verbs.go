@@ -3,14 +3,12 @@ package guard
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/netcap-guard/netcap-guard/backend"
@@ -18,7 +16,7 @@ import (
 	"github.com/netcap-guard/netcap-guard/firewall"
 )
 
-// stdinArg stands for standard input as an argument of block and unblock.
+// stdinArg stands for standard input as an argument.
 const stdinArg = "-"
 
 // maxLine bounds a line of a list of addresses.
@@ -37,14 +35,10 @@ type BlockRequest struct {
 // Validate checks everything that can be wrong with a block before the kernel
 // is touched; the error asks for exit code 2.
 func (r *BlockRequest) Validate(address string) error {
-	_, err := r.request(netip.Prefix{}, 0)
-	if err == nil && address != stdinArg {
-		return ValidateAddress(address)
-	}
-	if err != nil {
+	if _, err := r.entry(netip.Prefix{}); err != nil {
 		return &ExitError{ExitUsage, err}
 	}
-	return nil
+	return ValidateAddress(address)
 }
 
 // ValidateAddress checks that an argument is an address, a CIDR or -; the
@@ -59,56 +53,87 @@ func ValidateAddress(address string) error {
 	return nil
 }
 
-// request makes the firewall's request; fallback is the duration without --for.
-func (r *BlockRequest) request(p netip.Prefix, fallback time.Duration) (firewall.Request, error) {
-	req := firewall.Request{Prefix: p, Duration: fallback, Rule: firewall.ManualRule, Reason: r.Reason, Force: r.Force}
-	var err error
+func (r *BlockRequest) entry(p netip.Prefix) (BlockEntry, error) {
+	e := BlockEntry{Prefix: p, Target: r.Target, Action: r.Action, Reason: r.Reason, Force: r.Force}
 	if r.HasFor {
-		if req.Duration, err = engine.ParseDuration(r.For); err != nil {
-			return req, fmt.Errorf("--for %q: %w", r.For, err)
+		d, err := engine.ParseDuration(r.For)
+		if err != nil {
+			return e, fmt.Errorf("--for %q: %w", r.For, err)
 		}
+		e.Duration = &d
 	}
-	if req.Target, err = backend.ParseTarget(r.Target); err != nil {
-		return req, err
+	if _, err := backend.ParseTarget(r.Target); err != nil {
+		return e, err
 	}
-	if req.Action, err = backend.ParseAction(r.Action); err != nil {
-		return req, err
+	action, err := backend.ParseAction(r.Action)
+	if err == nil && !action.Stops() {
+		err = fmt.Errorf("%w: action %q (use drop, reject or reject-reset)", backend.ErrInvalid, r.Action)
 	}
-	if !req.Action.Stops() {
-		return req, fmt.Errorf("%w: action %q (use drop, reject or reject-reset)", backend.ErrInvalid, r.Action)
-	}
-	return req, nil
+	return e, err
 }
 
-// Kernel is the kernel's blocks, opened for one verb.
-type Kernel struct {
-	m      *firewall.Manager
-	std    Streams
-	output string
+// Verb is one verb under way.
+type Verb struct {
+	admin admin
+	std   Streams
+	json  bool
+	quiet bool
 }
 
-// WithKernel opens the kernel, beside a running guard if there is one, calls
-// work and leaves the blocks in force. Without a guard and without a block,
+// VerbConfig is what a verb works with.
+type VerbConfig struct {
+	Config
+	Netns string
+	Log   *slog.Logger
+	Streams
+}
+
+func (c *VerbConfig) verb(a admin) *Verb {
+	return &Verb{admin: a, std: c.Streams, json: c.Output == OutputJSON, quiet: c.Quiet}
+}
+
+// WithAdmin calls work with the running guard, or where none runs with the
+// kernel itself. In the kernel it leaves the blocks in force; without a block,
 // nothing of ours stays behind.
-func WithKernel(ctx context.Context, cfg Config, log *slog.Logger, std Streams, work func(*Kernel) error) error {
-	mcfg := cfg.Manager(log)
+func WithAdmin(ctx context.Context, c VerbConfig, work func(*Verb) error) error {
+	r, err := dial(c.ControlPath(c.Netns))
+	if err != nil {
+		return err
+	}
+	if r != nil {
+		return work(c.verb(r))
+	}
+	mcfg := c.Manager(c.Log)
 	if err := chooseBackend(ctx, mcfg); err != nil {
 		return err
 	}
 	m, err := firewall.NewManager(mcfg)
 	if errors.Is(err, firewall.ErrInUse) {
-		mcfg.Attach = true
+		mcfg.Attach = true // a guard without a socket
 		m, err = firewall.NewManager(mcfg)
 	}
 	if err != nil {
 		return err
 	}
-	err = work(&Kernel{m: m, std: std, output: cfg.Output})
+	err = work(c.verb(&local{m: m}))
 	end := m.Detach
 	if !mcfg.Attach && len(m.GetActiveBlocks()) == 0 {
 		end = m.Close
 	}
 	return errors.Join(err, end())
+}
+
+// WithGuard calls work with the running guard; without one it fails.
+func WithGuard(c VerbConfig, work func(*Verb, Daemon) error) error {
+	path := c.ControlPath(c.Netns)
+	r, err := dial(path)
+	if err != nil {
+		return err
+	}
+	if r == nil {
+		return fmt.Errorf("no guard is running (nobody answers on %s)", path)
+	}
+	return work(c.verb(r), r)
 }
 
 // chooseBackend settles auto: a backend that holds blocks of ours wins over
@@ -130,150 +155,162 @@ func chooseBackend(ctx context.Context, mcfg *firewall.ManagerConfig) error {
 
 // Block blocks one address or prefix, or with "-" one a line from standard
 // input.
-func (k *Kernel) Block(ctx context.Context, address string, r BlockRequest) error {
-	return k.each(address, func(p netip.Prefix) error {
-		req, err := r.request(p, k.m.DefaultDuration())
-		if err != nil {
-			return err
+func (v *Verb) Block(ctx context.Context, address string, r BlockRequest) error {
+	prefixes, bad, err := v.addresses(address)
+	if err != nil {
+		return err
+	}
+	entries := make([]BlockEntry, len(prefixes))
+	for i, p := range prefixes {
+		if entries[i], err = r.entry(p.prefix); err != nil {
+			return &ExitError{ExitUsage, err}
 		}
-		res, err := k.m.Block(ctx, req)
-		if err != nil {
-			return err
+	}
+	answers, err := v.admin.Block(ctx, entries)
+	if err != nil {
+		return err
+	}
+	return v.settle(prefixes, answers, bad, func(a Answer) error {
+		switch {
+		case a.Error != "":
+			return errors.New(a.Error)
+		case a.Result != firewall.Whitelisted.String():
+			return nil
+		case a.Why != "":
+			return fmt.Errorf("%v is protected (%s): not blocked; --force blocks it all the same", a.Prefix, a.Why)
 		}
-		if res.Outcome == firewall.Whitelisted {
-			if why := k.m.Protected(p); why != "" && !k.m.Whitelisted(p) {
-				return fmt.Errorf("%v is protected (%s): not blocked; --force blocks it all the same", p, why)
-			}
-			return fmt.Errorf("%v is whitelisted: not blocked", p)
-		}
-		return k.say(res.Block, res.Outcome.String())
+		return fmt.Errorf("%v is whitelisted: not blocked", a.Prefix)
 	})
 }
 
 // Unblock lifts the block of one prefix, or with "-" of one a line.
-func (k *Kernel) Unblock(ctx context.Context, address string) error {
-	return k.each(address, func(p netip.Prefix) error {
-		lifted, err := k.m.Unblock(ctx, p)
-		if err != nil {
-			return err
-		}
-		for _, b := range lifted {
-			if err := k.say(b, "unblocked"); err != nil {
-				return err
-			}
-		}
-		if len(lifted) > 0 {
+func (v *Verb) Unblock(ctx context.Context, address string) error {
+	prefixes, bad, err := v.addresses(address)
+	if err != nil {
+		return err
+	}
+	list := make([]netip.Prefix, len(prefixes))
+	for i, p := range prefixes {
+		list[i] = p.prefix
+	}
+	answers, err := v.admin.Unblock(ctx, list)
+	if err != nil {
+		return err
+	}
+	return v.settle(prefixes, answers, bad, func(a Answer) error {
+		switch {
+		case a.Error != "":
+			return errors.New(a.Error)
+		case len(a.Blocks) > 0:
 			return nil
+		case a.Why != "":
+			return Exit(ExitNotFound, "%v is not blocked by itself: it is inside the blocked %s", a.Prefix, a.Why)
 		}
-		if around := k.m.Covering(p); len(around) > 0 {
-			return Exit(ExitNotFound, "%v is not blocked by itself: it is inside the blocked %s", p, around[0].IP)
-		}
-		return Exit(ExitNotFound, "%v is not blocked", p)
+		return Exit(ExitNotFound, "%v is not blocked", a.Prefix)
 	})
 }
 
-// Flush lifts every block.
-func (k *Kernel) Flush(context.Context) error { return k.m.Flush() }
+// address is one prefix of a request and the line it stood on, 0 for an
+// argument.
+type address struct {
+	prefix netip.Prefix
+	line   int
+}
 
-// each calls f for the one address, or for each line of standard input. Of a
-// list the good lines are carried out, the others named with their number,
-// and the exit code is 1.
-func (k *Kernel) each(address string, f func(netip.Prefix) error) error {
-	if address != stdinArg {
-		p, err := firewall.ParsePrefix(address)
+// addresses reads the argument, or with "-" standard input; what is wrong
+// with single lines is in bad.
+func (v *Verb) addresses(arg string) (list []address, bad []error, err error) {
+	if arg != stdinArg {
+		p, err := firewall.ParsePrefix(arg)
 		if err != nil {
-			return &ExitError{ExitUsage, err}
+			return nil, nil, &ExitError{ExitUsage, err}
 		}
-		return f(p)
+		return []address{{p, 0}}, nil, nil
 	}
-	var errs []error
-	sc := bufio.NewScanner(k.std.In)
+	sc := bufio.NewScanner(v.std.In)
 	sc.Buffer(nil, maxLine)
 	for n := 1; sc.Scan(); n++ {
-		line, _, _ := strings.Cut(sc.Text(), "#")
-		if line = strings.TrimSpace(line); line == "" {
+		text, _, _ := strings.Cut(sc.Text(), "#")
+		if text = strings.TrimSpace(text); text == "" {
 			continue
 		}
-		p, err := firewall.ParsePrefix(line)
-		if err == nil {
-			err = f(p)
-		}
+		p, err := firewall.ParsePrefix(text)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("line %d: %w", n, err))
+			bad = append(bad, fmt.Errorf("line %d: %w", n, err))
+			continue
 		}
+		list = append(list, address{p, n})
 	}
 	if err := sc.Err(); err != nil {
-		errs = append(errs, fmt.Errorf("standard input: %w", err))
+		bad = append(bad, fmt.Errorf("standard input: %w", err))
 	}
-	if len(errs) > 0 {
-		return &ExitError{ExitFailed, errors.Join(errs...)}
-	}
-	return nil
+	return list, bad, nil
 }
 
-// say prints what became of one block.
-func (k *Kernel) say(b firewall.BlockInfo, what string) error {
-	if k.output == OutputJSON {
-		return writeJSON(k.std.Out, blockJSON(b, time.Now()))
+// settle prints what became of each address. Of a list the good ones are
+// carried out, the others named with their line, and the exit code is 1.
+func (v *Verb) settle(list []address, answers []Answer, bad []error, judge func(Answer) error) error {
+	if len(answers) != len(list) {
+		return fmt.Errorf("the guard answered %d of %d", len(answers), len(list))
 	}
-	_, err := fmt.Fprintf(k.std.Out, "%s %s (%s, %s, %s)\n", what, b.IP, b.Action, b.Target, lifetime(b, time.Now()))
-	return err
-}
-
-func lifetime(b firewall.BlockInfo, now time.Time) string {
-	if b.ExpiresAt.IsZero() {
-		return "permanent"
-	}
-	return max(b.ExpiresAt.Sub(now), 0).Round(time.Second).String() + " left"
-}
-
-// List prints what the kernel enforces; it changes nothing there.
-func List(ctx context.Context, cfg Config, log *slog.Logger, std Streams) error {
-	held, err := firewall.Inspect(ctx, cfg.Manager(log))
-	if err != nil {
-		return err
-	}
-	var blocks []firewall.BlockInfo
-	for _, h := range held {
-		blocks = append(blocks, h.Blocks...)
-	}
-	now := time.Now()
-	if cfg.Output == OutputJSON {
-		for _, b := range blocks {
-			if err := writeJSON(std.Out, blockJSON(b, now)); err != nil {
-				return err
+	for i, a := range answers {
+		err := judge(a)
+		switch {
+		case err == nil:
+			for _, b := range a.Blocks {
+				if err := v.say(&b, a.Result); err != nil {
+					return err
+				}
 			}
+		case list[i].line == 0:
+			return err
+		default:
+			bad = append(bad, fmt.Errorf("line %d: %w", list[i].line, err))
 		}
-		return nil
 	}
-	if len(blocks) == 0 {
-		_, err := fmt.Fprintln(std.Err, "no blocks")
-		return err
-	}
-	w := tabwriter.NewWriter(std.Out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ADDRESS\tTARGET\tACTION\tLIFETIME\tRULE\tREASON")
-	for _, b := range blocks {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", b.IP, b.Target, b.Action, lifetime(b, now), b.RuleName, b.Reason)
-	}
-	return w.Flush()
-}
-
-// Cleanup takes everything of ours out of the kernel.
-func Cleanup(ctx context.Context, cfg Config, log *slog.Logger, std Streams) error {
-	if err := firewall.Cleanup(ctx, cfg.Manager(log)); err != nil {
-		return err
-	}
-	if !cfg.Quiet {
-		fmt.Fprintln(std.Err, "nothing of ours is left in the kernel")
+	if len(bad) > 0 {
+		return &ExitError{ExitFailed, errors.Join(bad...)}
 	}
 	return nil
 }
 
-func writeJSON(w io.Writer, v any) error {
-	data, err := json.Marshal(v)
+// Cleanup takes everything of ours out of the kernel. A running guard would
+// put it back, so it is told to end first.
+func Cleanup(ctx context.Context, c VerbConfig) error {
+	r, err := dial(c.ControlPath(c.Netns))
 	if err != nil {
-		return fmt.Errorf("encode: %w", err)
+		return err
 	}
-	_, err = w.Write(append(data, '\n'))
+	if r != nil {
+		if err := r.Stop(ctx); err != nil {
+			return fmt.Errorf("end the running guard: %w", err)
+		}
+		if err := waitGone(ctx, r.path); err != nil {
+			return err
+		}
+	}
+	if err := firewall.Cleanup(ctx, c.Manager(c.Log)); err != nil {
+		return err
+	}
+	if !c.Quiet {
+		_, err = io.WriteString(c.Err, "nothing of ours is left in the kernel\n")
+	}
 	return err
+}
+
+// waitGone waits until nobody answers on a control socket any more: the guard
+// closes it after it has left the kernel.
+func waitGone(ctx context.Context, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*drainLimit)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for answers(path) {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the guard does not end: %w", ctx.Err())
+		case <-tick.C:
+		}
+	}
+	return nil
 }
