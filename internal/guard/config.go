@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/netcap-guard/netcap-guard/firewall"
+	"github.com/netcap-guard/netcap-guard/internal/allowlist"
 	"github.com/netcap-guard/netcap-guard/internal/hostaddr"
 )
 
@@ -151,7 +152,7 @@ func (c *Config) Validate() error {
 		errs = append(errs, firewall.ValidateChainName(c.Chain))
 	}
 	for _, w := range c.Whitelist {
-		if _, err := firewall.ParsePrefix(w); err != nil {
+		if _, _, err := allowlist.Parse(w); err != nil {
 			errs = append(errs, fmt.Errorf("whitelist: %w", err))
 		}
 	}
@@ -174,7 +175,11 @@ func (c *Config) Manager(log *slog.Logger) *firewall.ManagerConfig {
 		m.DefaultDuration = c.DefaultDuration
 	}
 	m.EnableIPv4, m.EnableIPv6 = c.IPv4, c.IPv6 // both false = both
-	m.Whitelist = append(m.Whitelist, c.Whitelist...)
+	for _, w := range c.Whitelist {
+		if p, name, err := allowlist.Parse(w); err == nil && name == "" {
+			m.Whitelist = append(m.Whitelist, p.String())
+		}
+	}
 	m.DryRun = c.DryRun
 	m.Logger = log
 	m.IPTablesVariant = c.IPTablesVariant

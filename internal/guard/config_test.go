@@ -21,7 +21,7 @@ func TestLoadConfig(t *testing.T) {
 		{"wrong type", "dry_run: perhaps\n", "config.yaml:1: cannot unmarshal"},
 		{"broken YAML", "interfaces: [eth0\n", "config.yaml:"},
 		{"unknown backend", "backend: pf\n", `backend "pf" is unknown (use auto, nft, iptables)`},
-		{"broken whitelist", "whitelist: [192.0.2.300]\n", `"192.0.2.300" is neither an IP address nor a CIDR`},
+		{"broken whitelist", "whitelist: [192.0.2.300]\n", `"192.0.2.300" is neither an address, a CIDR nor a DNS name`},
 		{"built-in chain", "chain: INPUT\n", `chain name "INPUT" is built in`},
 		{"negative duration", "default_duration: -1s\n", "negative"},
 		{"too large", "# " + strings.Repeat("x", maxConfigFile), "not a configuration file"},
@@ -65,7 +65,7 @@ func TestConfigReachesTheManager(t *testing.T) {
 		!m.Protect.NoGateways || m.Protect.NoOwn {
 		t.Errorf("%+v", m)
 	}
-	if got := strings.Join(m.Whitelist, " "); got != "127.0.0.0/8 ::1/128 192.0.2.1" {
+	if got := strings.Join(m.Whitelist, " "); got != "127.0.0.0/8 ::1/128 192.0.2.1/32" {
 		t.Errorf("whitelist %s", got)
 	}
 }

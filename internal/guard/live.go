@@ -24,6 +24,7 @@ func (r *runner) live(ctx context.Context) error {
 	defer cancel(nil)
 	var workers sync.WaitGroup
 	workers.Go(func() { r.followOwn(ctx) })
+	workers.Go(func() { r.followNames(ctx) })
 	r.startWorkers()
 	for i, s := range r.sources {
 		w := r.workers[i]

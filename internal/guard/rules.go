@@ -53,9 +53,15 @@ func (r *runner) warn(p engine.Problem) {
 // reload reads the rules and the whitelist files anew; if the rules hold a
 // mistake the running ones stay.
 func (r *runner) reload() (*ReloadObject, error) {
+	if _, _, err := r.cfg.whitelistFiles(); err != nil {
+		return nil, err
+	}
 	report, err := r.engine.Reload(r.rules...)
 	if err != nil {
 		return nil, &ExitError{ExitConfig, err}
+	}
+	if err := r.applyWhitelist(); err != nil {
+		return nil, err
 	}
 	r.shared.refreshWant()
 	out := &ReloadObject{Warnings: []string{}}
@@ -80,13 +86,14 @@ func running(rs *engine.RuleSet) int {
 // Check reads configuration and rules and says what is wrong with them; the
 // error asks for exit code 78. It touches nothing.
 func Check(cfg Config, std Streams) error {
+	_, _, listErr := cfg.whitelistFiles()
 	rs, report := engine.Load(ruleSources(&cfg)...)
 	for _, w := range report.Warnings {
 		if !cfg.Quiet {
 			fmt.Fprintln(std.Err, "warning:", w.Error())
 		}
 	}
-	if err := report.Err(); err != nil {
+	if err := errors.Join(report.Err(), listErr); err != nil {
 		return &ExitError{ExitConfig, err}
 	}
 	var run, disabled, unserved, slow int

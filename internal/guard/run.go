@@ -15,6 +15,7 @@ import (
 	"github.com/netcap-guard/netcap-guard/capture"
 	"github.com/netcap-guard/netcap-guard/engine"
 	"github.com/netcap-guard/netcap-guard/firewall"
+	"github.com/netcap-guard/netcap-guard/internal/allowlist"
 )
 
 // drainLimit bounds how long alerts and actions that wait may take at the
@@ -42,6 +43,7 @@ type runner struct {
 	sources []capture.Source
 	mu      sync.Mutex // guards workers, which the control socket reads
 	workers []*worker
+	names   *allowlist.Resolver
 	control *control
 	end     context.CancelFunc // ends the run in order
 }
@@ -66,6 +68,9 @@ func Run(ctx context.Context, cfg Config, env Environment) (err error) {
 	if err != nil {
 		return err
 	}
+	if _, _, err := cfg.whitelistFiles(); err != nil {
+		return err
+	}
 	if r.events, err = openEvents(cfg, env.Out); err != nil {
 		return err
 	}
@@ -76,6 +81,10 @@ func Run(ctx context.Context, cfg Config, env Environment) (err error) {
 	defer r.closeSources()
 	if err := r.openFirewall(replay); err != nil {
 		return err
+	}
+	r.names = allowlist.New(allowlist.Config{Logger: r.log})
+	if err := r.applyWhitelist(); err != nil {
+		return errors.Join(err, r.manager.Close())
 	}
 	r.engine = engine.New(rs, engine.Config{
 		Alerts: r.events, OnAction: r.events.action, OnLog: r.events.log, Logger: r.log,

@@ -115,7 +115,13 @@ func WithAdmin(ctx context.Context, c VerbConfig, work func(*Verb) error) error 
 	if err != nil {
 		return err
 	}
-	err = work(c.verb(&local{m: m}))
+	prefixes, _, err := c.whitelistFiles() // names are for a guard, which waits for answers
+	if err == nil && !mcfg.Attach {
+		err = m.SetWhitelist(originFiles, prefixes)
+	}
+	if err == nil {
+		err = work(c.verb(&local{m: m}))
+	}
 	end := m.Detach
 	if !mcfg.Attach && len(m.GetActiveBlocks()) == 0 {
 		end = m.Close
