@@ -38,13 +38,13 @@ type Comment struct {
 // is cut with … on a rune boundary.
 func (c Comment) Encode(limit int) string {
 	limit = max(limit, minComment)
-	rule := cut(clean(c.Rule), MaxRuleName)
+	rule := cut(Clean(c.Rule), MaxRuleName)
 	stamp := commentStamp + strconv.FormatInt(c.Created.UnixMilli(), 10)
 	if strings.Contains(rule+" ", commentSep) {
 		stamp += "/" + strconv.Itoa(len(rule))
 	}
 	room := limit - len(CommentPrefix) - len(rule) - len(commentSep) - len(stamp)
-	reason := cut(clean(c.Reason), max(room, 0))
+	reason := cut(Clean(c.Reason), max(room, 0))
 	if reason == "" {
 		return CommentPrefix + rule + stamp
 	}
@@ -82,9 +82,9 @@ func DecodeComment(s string) (Comment, bool) {
 	return c, ok || body[n:] == ""
 }
 
-// clean makes a text safe for a comment: quotes become ', backslashes /,
+// Clean makes a text safe for a comment: quotes become ', backslashes /,
 // control characters and invalid UTF-8 become ?.
-func clean(s string) string {
+func Clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '"':

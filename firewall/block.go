@@ -135,7 +135,9 @@ func newEntry(req Request, now time.Time) (*entry, error) {
 	b := backend.Block{
 		Key:    backend.Key{Prefix: p, Target: req.Target, Log: req.Action == backend.Log},
 		Action: req.Action, Limit: req.Limit, LogPrefix: req.LogPrefix,
-		Rule: req.Rule, Reason: req.Reason, CreatedAt: now,
+		// As the kernel's comment gives them back, so that a listing is the
+		// same before and after a crash (a long reason is cut there alone).
+		Rule: backend.Clean(req.Rule), Reason: backend.Clean(req.Reason), CreatedAt: now,
 	}
 	if req.Duration > 0 {
 		b.ExpiresAt = now.Add(req.Duration)
