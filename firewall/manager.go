@@ -27,8 +27,9 @@ type Manager struct {
 	kernel sync.Mutex
 	// started and offset (of the wall clock against elapsed time) tell a step
 	// of the clock; guarded by kernel.
-	started time.Time
-	offset  time.Duration
+	started    time.Time
+	offset     time.Duration
+	wallOffset func(started, now time.Time) time.Duration
 
 	// mu guards everything below and is never held across a backend call.
 	mu        sync.RWMutex
@@ -61,7 +62,7 @@ func NewManager(config *ManagerConfig) (*Manager, error) {
 	}
 	m := &Manager{
 		cfg: cfg, log: cfg.Logger, idx: newIndex(),
-		warned: make(map[string]bool), started: cfg.Now(),
+		warned: make(map[string]bool), started: cfg.Now(), wallOffset: wallOffset,
 		wake: make(chan struct{}, 1), look: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	for _, w := range cfg.Whitelist {

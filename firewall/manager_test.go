@@ -424,3 +424,59 @@ func TestConfig(t *testing.T) {
 		})
 	}
 }
+
+// TestClockStep: the wall clock is set while a block is active. The block
+// lives on for its elapsed time, and a kernel that goes by the wall clock is
+// told the new end, once for each step.
+func TestClockStep(t *testing.T) {
+	m := dry(t, nil)
+	b := &wallClockBackend{Backend: m.backend}
+	step := time.Duration(0)
+	m.kernel.Lock()
+	m.backend = b
+	m.wallOffset = func(_, _ time.Time) time.Duration { return step }
+	m.kernel.Unlock()
+	for ip, d := range map[string]time.Duration{"192.0.2.1": time.Hour, "192.0.2.2": 0} {
+		if err := m.BlockIP(ip, &BlockConfig{Duration: d}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		step time.Duration
+		want int // blocks rewritten
+	}{{0, 0}, {time.Second / 2, 0}, {time.Hour, 1}, {time.Hour, 0}, {-time.Hour, 1}} {
+		b.rewritten, step = 0, tt.step
+		m.followClock(t.Context())
+		if b.rewritten != tt.want {
+			t.Errorf("clock at %v: %d blocks rewritten, want %d", tt.step, b.rewritten, tt.want)
+		}
+	}
+	left := time.Until(m.GetActiveBlocks()[0].ExpiresAt)
+	if left <= 59*time.Minute || left > time.Hour {
+		t.Errorf("the block has %v left, want an hour less the test's time", left)
+	}
+}
+
+func TestWallOffset(t *testing.T) {
+	start := time.Now()
+	if got := wallOffset(start, start.Add(time.Hour)); got != 0 {
+		t.Errorf("an hour that passed on both clocks: %v", got)
+	}
+	// Without a monotonic reading only the wall counts, and nothing can differ.
+	if got := wallOffset(start.Round(0), start.Round(0).Add(time.Hour)); got != 0 {
+		t.Errorf("an injected clock: %v", got)
+	}
+}
+
+// wallClockBackend ends blocks by the wall clock, as iptables does.
+type wallClockBackend struct {
+	backend.Backend
+	rewritten int
+}
+
+func (*wallClockBackend) EndsOnWallClock() bool { return true }
+
+func (b *wallClockBackend) Apply(ctx context.Context, c backend.Change) error {
+	b.rewritten = len(c.Add)
+	return b.Backend.Apply(ctx, c)
+}

@@ -65,7 +65,7 @@ func (m *Manager) followClock(ctx context.Context) {
 	now := m.now()
 	m.kernel.Lock()
 	defer m.kernel.Unlock()
-	offset := wallOffset(m.started, now)
+	offset := m.wallOffset(m.started, now)
 	if m.closed || (offset-m.offset).Abs() < clockStep {
 		return
 	}
