@@ -197,14 +197,15 @@ func watch(t *testing.T, s Suite) {
 	for _, d := range s.Foreign.Damages {
 		t.Run(d.Name, func(t *testing.T) {
 			b := s.start(t)
-			apply(t, b, add(existing()...))
+			blocks := existing()
+			apply(t, b, add(blocks...))
 			w := s.watching(t, b)
 			d.Do(t, b)
 			if e := w.next(t, backend.Damaged); e.Kind == backend.Damaged && e.Reason == "" {
 				t.Error("an event without a reason")
 			}
-			apply(t, b, backend.Change{Rebuild: true, Add: existing()})
-			s.wantList(t, b, existing()...)
+			apply(t, b, backend.Change{Rebuild: true, Add: blocks})
+			s.wantList(t, b, blocks...)
 			w.stop(t)
 		})
 	}
