@@ -70,28 +70,41 @@ const rebuildTries = 4
 // first are rolled back; its chain and jumps stay mended.
 func (b *Backend) rebuild(ctx context.Context, c backend.Change) error {
 	for n := 1; ; n++ {
-		r, err := b.state.read(ctx, b.chains)
-		if err != nil {
-			return err
-		}
-		p, err := b.state.planRebuild(c, time.Now(), b.can())
-		if err != nil {
-			return opError("apply", err)
-		}
-		for i, s := range r.structures {
-			if s != nil {
-				p.edits[i].mend = s.mend()
-			}
-		}
-		b.stale = true
-		if err = b.commit(ctx, b.chains, p); err == nil {
-			b.stale = false
-		}
+		p, err := b.tryRebuild(ctx, c)
 		if err == nil || final(err) || n == rebuildTries {
 			b.done(p, err)
 			return err
 		}
 	}
+}
+
+// tryRebuild reads the chains, works the rebuild out and commits it.
+func (b *Backend) tryRebuild(ctx context.Context, c backend.Change) (*plan, error) {
+	r, err := b.state.read(ctx, b.chains)
+	if err != nil {
+		return nil, err
+	}
+	b.stale = true // until it is done
+	for i, s := range r.structures {
+		if s != nil && s.hidden {
+			b.cfg.Logger.Warn("rules in our chain that only nft can show go", "chain", s.name, "family", s.family.label)
+			b.state.forget(i) // mend takes all rules out
+		}
+	}
+	p, err := b.state.planRebuild(c, time.Now(), b.can())
+	if err != nil {
+		return nil, opError("apply", err)
+	}
+	for i, s := range r.structures {
+		if s != nil {
+			p.edits[i].mend = s.mend()
+		}
+	}
+	if err := b.commit(ctx, b.chains, p); err != nil {
+		return nil, err
+	}
+	b.stale = false
+	return p, nil
 }
 
 // try works the Change out and commits it.

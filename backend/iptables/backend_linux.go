@@ -191,6 +191,9 @@ func (s *state) read(ctx context.Context, chains [numFamilies]*chain) (r reading
 		if r.structures[i], err = c.read(ctx); err != nil {
 			return r, err
 		}
+		if r.structures[i].hidden {
+			r.structures[i].lines = s.known(i) // nothing says otherwise
+		}
 	}
 	r.changed = s.reload(r.lines())
 	return r, nil

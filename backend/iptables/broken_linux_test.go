@@ -132,15 +132,23 @@ func TestSwitchedOff(t *testing.T) {
 	})
 }
 
+// withoutMatch makes a folder with the programs of a variant, which refuse a
+// match as they do where the kernel lacks the module.
+func withoutMatch(t testing.TB, v, match string) string {
+	t.Helper()
+	const says = `{ echo "Warning: Extension MATCH revision 0 not supported, missing kernel module?" >&2; echo "iptables: No chain/target/match by that name." >&2; exit 1; }`
+	fail := strings.Replace(says, "MATCH", match, 1)
+	dir := t.TempDir()
+	for _, tool := range []string{"iptables", "ip6tables"} {
+		wrap(t, dir, tool, v, `case " $* " in *" -m `+match+` "*) `+fail+`;; esac`)
+		wrap(t, dir, tool+"-restore", v, `in=$(cat); case "$in" in *" -m `+match+` "*) `+fail+`;; esac; printf '%s\n' "$in" | $real "$@"; exit`)
+	}
+	return dir
+}
+
 // TestMissingModules: the program refuses a match as it does where the kernel
 // lacks the module.
 func TestMissingModules(t *testing.T) {
-	refuse := func(match string) (direct, restore string) {
-		const says = `{ echo "Warning: Extension MATCH revision 0 not supported, missing kernel module?" >&2; echo "iptables: No chain/target/match by that name." >&2; exit 1; }`
-		fail := strings.Replace(says, "MATCH", match, 1)
-		return `case " $* " in *" -m ` + match + ` "*) ` + fail + `;; esac`,
-			`in=$(cat); case "$in" in *" -m ` + match + ` "*) ` + fail + `;; esac; printf '%s\n' "$in" | $real "$@"; exit`
-	}
 	for _, c := range []struct {
 		match string
 		check func(t *testing.T, b *Backend, v string, err error, log string)
@@ -183,14 +191,7 @@ func TestMissingModules(t *testing.T) {
 		t.Run(c.match, func(t *testing.T) {
 			eachVariant(t, func(t *testing.T, v string) {
 				before := snapshot(t, v)
-				path := os.Getenv("PATH")
-				dir := t.TempDir()
-				direct, restore := refuse(c.match)
-				for _, tool := range []string{"iptables", "ip6tables"} {
-					wrap(t, dir, tool, v, direct)
-					wrap(t, dir, tool+"-restore", v, restore)
-				}
-				t.Setenv("PATH", dir+":"+path)
+				t.Setenv("PATH", withoutMatch(t, v, c.match)+":"+os.Getenv("PATH"))
 				b, log := newBackend(t, Config{})
 				err := b.Init(t.Context())
 				c.check(t, b, v, err, log.String())

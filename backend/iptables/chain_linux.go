@@ -162,34 +162,64 @@ func (c *chain) list(ctx context.Context) (listing, error) {
 // rules are beyond iptables-nft, the listing fails though our chain can be
 // read: then chain by chain.
 func (c *chain) read(ctx context.Context) (*structure, error) {
-	var text []string
+	var (
+		text   []string
+		hidden bool
+	)
 	err := c.step(ctx, "list table "+table, func() (err error) {
 		text, err = c.output("-S")
 		return err
 	})
 	if errors.Is(err, errMissing) {
-		text, err = c.readChains(ctx)
+		text, hidden, err = c.readChains(ctx)
 	}
 	if err != nil {
 		return nil, err
 	}
 	s := readStructure(c.family, c.name, text)
+	s.hidden = hidden
 	c.foreign = s.foreign
 	return &s, nil
 }
 
-func (c *chain) readChains(ctx context.Context) (text []string, err error) {
+// readChains reads the built-in chains and ours. hidden reports that ours is
+// there and cannot be read.
+func (c *chain) readChains(ctx context.Context) (text []string, hidden bool, err error) {
+	var own []string
 	for _, n := range append(builtins(), c.name) {
-		err := c.step(ctx, "list chain "+n, func() error {
-			l, err := c.ipt.List(table, n)
-			text = append(text, l...)
+		err = c.step(ctx, "list chain "+n, func() (err error) {
+			own, err = c.ipt.List(table, n)
 			return err
 		})
-		if err != nil && (n != c.name || !errors.Is(err, errMissing)) {
-			return nil, err
+		if n == c.name && errors.Is(err, errMissing) {
+			return c.isHidden(ctx, text)
 		}
+		if errors.Is(err, errMissing) {
+			err = opError("list chain "+n+" ("+c.label+")",
+				fmt.Errorf("%w: it has rules that only nft can show (use backend nft): %w", backend.ErrUnsupported, err))
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		text = append(text, own...)
 	}
-	return text, nil
+	return text, false, nil
+}
+
+// isHidden tells a chain that is missing from one that cannot be read: a jump
+// to one that is missing is refused in other words.
+func (c *chain) isHidden(ctx context.Context, text []string) ([]string, bool, error) {
+	err := c.step(ctx, "look for chain "+c.name, func() error {
+		_, err := c.output("-C", "INPUT", "-j", c.name)
+		return err
+	})
+	switch {
+	case errors.Is(err, errNoTarget):
+		return text, false, nil
+	case err == nil || errors.Is(err, errMissing):
+		return append(text, "-N "+c.name), true, nil
+	}
+	return nil, false, err
 }
 
 // output runs the program on the table and returns its lines.

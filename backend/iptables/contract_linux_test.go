@@ -3,12 +3,17 @@ package iptables
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/netcap-guard/netcap-guard/backend"
 	"github.com/netcap-guard/netcap-guard/backend/backendtest"
@@ -41,18 +46,142 @@ func ownLock(t testing.TB) string {
 	return lock
 }
 
+// TestContract waits for packets and ends for most of its time. So where all of
+// it is asked for, parts of it run beside this process, each in a process and
+// thereby in a namespace of its own.
 func TestContract(t *testing.T) {
-	eachVariant(t, func(t *testing.T, v string) {
-		backendtest.Run(t, backendtest.Suite{
-			New: func(t testing.TB) backend.Backend {
-				b, _ := newBackend(t, Config{Variant: v})
-				return b
-			},
-			Packets:    newProber,
-			Persistent: true,
-			Snapshot:   func(t testing.TB) string { return snapshot(t, v) },
-		})
+	if pattern := flag.Lookup("test.run").Value.String(); strings.Contains(pattern, "/") {
+		eachVariant(t, func(t *testing.T, v string) { contract(t, v, newProber) })
+		return
+	}
+	away := []*elsewhere{runElsewhere(t, "legacy"), runElsewhere(t, "nft/packets")}
+	t.Run("nft", func(t *testing.T) { contract(t, "nft", nil) })
+	for _, e := range away {
+		t.Run(e.name, e.wait)
+	}
+}
+
+func contract(t *testing.T, v string, packets func(testing.TB) backendtest.Prober) {
+	backendtest.Run(t, backendtest.Suite{
+		New: func(t testing.TB) backend.Backend {
+			b, _ := newBackend(t, Config{Variant: v, CheckInterval: 50 * time.Millisecond})
+			return b
+		},
+		Packets:    packets,
+		Persistent: true,
+		Foreign:    foreign(v),
+		Polls:      true,
+		Snapshot:   func(t testing.TB) string { return snapshot(t, v) },
 	})
+}
+
+// elsewhere is a part of TestContract in another process.
+type elsewhere struct {
+	name string
+	out  bytes.Buffer
+	done chan error
+}
+
+func runElsewhere(t *testing.T, name string) *elsewhere {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &elsewhere{name: name, done: make(chan error, 1)}
+	pattern := "^TestContract$/^" + strings.ReplaceAll(name, "/", "$/^") + "$"
+	cmd := exec.CommandContext(t.Context(), exe, "-test.run="+pattern, "-test.v", "-test.timeout=5m")
+	cmd.Stdout, cmd.Stderr = &e.out, &e.out
+	// Without the mark of package nstest the process makes a namespace.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "NETCAP_GUARD_TEST_NETNS") })
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { e.done <- cmd.Wait() }()
+	return e
+}
+
+func (e *elsewhere) wait(t *testing.T) {
+	err := <-e.done
+	if err != nil || !strings.Contains(e.out.String(), "--- PASS: TestContract/"+e.name+" ") {
+		t.Errorf("%v:\n%s", err, e.out.String())
+	} else if testing.Verbose() {
+		t.Log(e.out.String())
+	}
+}
+
+// newProber joins this process's namespace, the guard's host, to one of a peer.
+func newProber(t testing.TB) backendtest.Prober {
+	t.Helper()
+	peer := nstest.NS(t, nstest.Lab(t), "peer")
+	return backendtest.Veth(t, peer.Name, peer)
+}
+
+// versions are the IP versions, as iptables(t, ...) takes them.
+func versions() []int { return []int{4, 6} }
+
+// foreign is an administrator, and other programs, at work on our chain.
+func foreign(v string) *backendtest.Foreign {
+	each := func(commands ...string) func(testing.TB, backend.Backend) {
+		return func(t testing.TB, _ backend.Backend) {
+			t.Helper()
+			for _, version := range versions() {
+				for _, c := range commands {
+					iptables(t, v, version, strings.Fields(c)...)
+				}
+			}
+		}
+	}
+	return &backendtest.Foreign{
+		Remove: func(t testing.TB, _ backend.Backend, blocks ...backend.Block) {
+			t.Helper()
+			for _, b := range blocks {
+				unblock(t, v, b)
+			}
+		},
+		Empty: func(t testing.TB, _ backend.Backend) {
+			t.Helper()
+			iptables(t, v, 4, "-F", "NETCAP")
+		},
+		Damages: []backendtest.Damage{
+			{Name: "the page's clean-up", Gone: true, Do: each("-F NETCAP", "-D INPUT -j NETCAP", "-D FORWARD -j NETCAP", "-D OUTPUT -j NETCAP", "-X NETCAP")},
+			{Name: "everything flushed", Gone: true, Do: each("-F", "-X")},
+			{Name: "one family flushed", Do: func(t testing.TB, _ backend.Backend) {
+				iptables(t, v, 6, "-F")
+				iptables(t, v, 6, "-X")
+			}},
+			{Name: "one jump deleted", Do: func(t testing.TB, _ backend.Backend) { iptables(t, v, 4, "-D", "FORWARD", "-j", "NETCAP") }},
+			{Name: "all jumps flushed", Do: each("-F INPUT", "-F FORWARD", "-F OUTPUT")},
+			{Name: "a rule in front", Do: func(t testing.TB, _ backend.Backend) {
+				iptables(t, v, 4, "-I", "FORWARD", "1", "-d", "203.0.113.99", "-j", "ACCEPT")
+				t.Cleanup(func() { runLate(t, "iptables-"+v, "-D FORWARD -d 203.0.113.99 -j ACCEPT") })
+			}},
+			{Name: "a jump twice", Do: each("-A INPUT -j NETCAP")},
+			{Name: "neighbour discovery deleted", Do: func(t testing.TB, _ backend.Backend) { iptables(t, v, 6, "-D", "NETCAP", "3") }},
+			{Name: "a rule before neighbour discovery", Do: func(t testing.TB, _ backend.Backend) {
+				iptables(t, v, 6, "-I", "NETCAP", "1", "-s", "2001:db8:99::1", "-j", "RETURN")
+			}},
+		},
+	}
+}
+
+// unblock deletes the rules of a block, last first, as a person would who reads
+// the listing.
+func unblock(t testing.TB, v string, b backend.Block) {
+	t.Helper()
+	version := versions()[familyOf(b.Prefix.Addr())]
+	addr, _ := side(b.Target)
+	rules := strings.Split(iptables(t, v, version, "-S", "NETCAP"), "\n")
+	found := 0
+	for i := len(rules) - 1; i > 0; i-- {
+		if strings.Contains(rules[i], addr+" "+b.Prefix.String()+" ") {
+			iptables(t, v, version, "-D", "NETCAP", strconv.Itoa(i))
+			found++
+		}
+	}
+	if found == 0 {
+		t.Fatalf("%s is not in the chain:\n%s", b, strings.Join(rules, "\n"))
+	}
 }
 
 // newBackend makes a Backend and returns what it logs.

@@ -12,6 +12,8 @@ var (
 	// errMissing: the program did not find the chain, the rule, or a match or
 	// target that the rule uses; it does not say which.
 	errMissing = errors.New("chain, rule, match or target is missing")
+	// errNoTarget: the chain that a rule would jump to is missing.
+	errNoTarget = fmt.Errorf("%w: no such chain to jump to", errMissing)
 	// errInUse: somebody else's rule jumps to the chain.
 	errInUse = errors.New("a rule that is not ours still jumps to the chain")
 )
@@ -38,10 +40,10 @@ func translate(status int, text string) error {
 		}},
 		{errInUse, []string{"Too many links", "Device or resource busy", "Directory not empty"}},
 		{backend.ErrFull, []string{"Cannot allocate memory", "Memory allocation problem", "No space left", "Out of memory"}},
+		{errNoTarget, []string{"Couldn't load target", "does not exist"}},
 		{errMissing, []string{
 			"No chain/target/match by that name", "does a matching rule exist", "use 'nft' tool",
 			"(No such file or directory): rule in chain", "(No such file or directory): chain",
-			"Couldn't load target", "does not exist", // a jump to a chain that is not there
 		}},
 	} {
 		for _, t := range c.texts {

@@ -30,6 +30,7 @@ func TestConfig(t *testing.T) {
 		{"variant", Config{Variant: "nft"}, ""},
 		{"unknown variant", Config{Variant: "ebtables"}, "variant"},
 		{"lock timeout", Config{LockTimeout: -1}, "negative"},
+		{"check interval", Config{CheckInterval: -1}, "negative"},
 		{"reject rate", Config{RejectRate: 1_000_001}, "1000000"},
 		{"no reject rate", Config{RejectRate: -1}, ""},
 	} {
@@ -41,7 +42,7 @@ func TestConfig(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || got.Chain == "" || !got.IPv4 && !got.IPv6 || got.Logger == nil || got.lockSeconds() < 1 || got.RejectRate == 0 {
+			if err != nil || got.Chain == "" || !got.IPv4 && !got.IPv6 || got.Logger == nil || got.lockSeconds() < 1 || got.RejectRate == 0 || got.CheckInterval != 10*time.Second {
 				t.Errorf("completed to %+v, %v", got, err)
 			}
 		})
@@ -134,6 +135,9 @@ func TestTranslate(t *testing.T) {
 		{"chain gone, nft", 1, "iptables v1.8.9 (nf_tables): chain `NETCAP' in table `filter' is incompatible, use 'nft' tool.\n", errMissing, ""},
 		{"rule gone", 1, "iptables: Bad rule (does a matching rule exist in that chain?).\n", errMissing, ""},
 		{"match gone, nft", 4, "iptables v1.8.9 (nf_tables):  RULE_APPEND failed (No such file or directory): rule in chain NETCAP\n", errMissing, ""},
+		{"jump to nowhere, legacy", 2, "iptables-restore v1.8.9 (legacy): Couldn't load target `NETCAP':No such file or directory\n\nError occurred at line: 2\n", errNoTarget, ""},
+		{"jump to nowhere, nft", 2, "iptables v1.8.9 (nf_tables): Chain 'NETCAP' does not exist\nTry `iptables -h' or 'iptables --help' for more information.\n", errNoTarget, ""},
+		{"REJECT is missing", 2, "iptables v1.8.9 (legacy): Couldn't load target `REJECT':No such file or directory\n", backend.ErrUnavailable, "REJECT"},
 		{"in use, legacy", 1, "iptables: Too many links.\n", errInUse, ""},
 		{"in use, nft", 4, "iptables v1.8.9 (nf_tables):  CHAIN_DEL failed (Device or resource busy): chain NETCAP\n", errInUse, ""},
 		{"full", 1, "iptables: Memory allocation problem.\n", backend.ErrFull, ""},
@@ -276,6 +280,7 @@ func TestCannotExpress(t *testing.T) {
 		{"after the last end", far, features{}, "permanent"},
 		{"the timer alone ends it", far, features{noTime: true}, ""},
 		{"holes", sample("192.0.2.0/24", backend.Drop), features{noRange: true}, "xt_iprange"},
+		{"every address", sample("0.0.0.0/0", backend.Drop), features{noRange: true}, "xt_iprange"},
 		{"no holes", sample("198.51.100.0/24", backend.Drop), features{noRange: true}, ""},
 		{"reject", sample("192.0.2.1", backend.Reject), features{noReject: true}, "ipt_REJECT"},
 		{"bounded reject", sample("192.0.2.1", backend.Reject), features{noHashlimit: true, rejectRate: 1}, "xt_hashlimit"},

@@ -59,6 +59,8 @@ func TestGolden(t *testing.T) {
 			prefixes("192.0.2.9/32", "192.0.2.10/32", "192.0.2.8/29", "192.0.2.255/32", "198.51.100.0/24", "2001:db8::/32"), bounded},
 		{"wholly excepted", sample("192.0.2.0/24", backend.Drop), prefixes("192.0.0.0/16"), bounded},
 		{"without xt_time", sample("192.0.2.1", backend.Drop), nil, features{noTime: true}},
+		{"every address", sample("0.0.0.0/0", backend.Drop), nil, bounded},
+		{"every IPv6 address as destination, with an exception", edit(sample("::/0", backend.RejectReset), towards), prefixes("2001:db8::/32"), bounded},
 		{"texts from outside", edit(sample("192.0.2.1", backend.Drop), func(b *backend.Block) {
 			b.Rule, b.Reason = "it's; \"odd\" \\", "$(reboot) -j ACCEPT\n# x"
 		}), nil, bounded},
@@ -96,7 +98,7 @@ func TestBlockRoundTrip(t *testing.T) {
 		b := randomBlock(rng)
 		e := newEntry(b)
 		hs := randomHoles(rng, b.Prefix)
-		if err := e.renderHoles(hs, features{rejectRate: rng.IntN(3) * 500}); err != nil {
+		if err := e.renderHoles(hs, features{rejectRate: rng.IntN(3) * 500, noTime: rng.IntN(4) == 0}); err != nil {
 			t.Fatal(err)
 		}
 		var read []line
@@ -131,13 +133,13 @@ func TestBlockRoundTrip(t *testing.T) {
 func randomBlock(rng *rand.Rand) backend.Block {
 	var p netip.Prefix
 	if rng.IntN(2) == 0 {
-		p = netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(rng.Uint32()), byte(rng.Uint32()), byte(rng.Uint32()), byte(rng.Uint32())}), 1+rng.IntN(32))
+		p = netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(rng.Uint32()), byte(rng.Uint32()), byte(rng.Uint32()), byte(rng.Uint32())}), rng.IntN(33))
 	} else {
 		var a [16]byte
 		for i := range a {
 			a[i] = byte(rng.Uint32())
 		}
-		p = netip.PrefixFrom(netip.AddrFrom16(a), 1+rng.IntN(128))
+		p = netip.PrefixFrom(netip.AddrFrom16(a), rng.IntN(129))
 	}
 	texts := []string{"", "a", "it's", "x; y", "; @1", `"q" \`, "日本語", strings.Repeat("long ", 50), "--comment x", "!"}
 	b := backend.Block{
@@ -202,8 +204,14 @@ func TestStop(t *testing.T) {
 // TestForeign: rules that are not ours are not taken for ours.
 func TestForeign(t *testing.T) {
 	const ours = `-s 192.0.2.1/32 -m comment --comment "NETCAP: a; b; @1" -j DROP`
-	if args, _ := splitArgs(ours); !parses(args) {
-		t.Fatal("our own rule is not read")
+	const every = `-m comment --comment "NETCAP: a; b; @1" -j DROP`
+	for _, l := range []string{
+		ours, `-m comment --comment "until @5" ` + ours, `-m iprange --src-range 0.0.0.0-255.255.255.255 ` + every,
+		`-m iprange --dst-range ::-ffff:: -m iprange ! --dst-range ::1-::2 ` + every,
+	} {
+		if args, _ := splitArgs(l); !parses(args) {
+			t.Errorf("our own rule is not read: %s", l)
+		}
 	}
 	for _, l := range []string{
 		``, `-j DROP`, `-s 192.0.2.1/32 -j DROP`, `-s 192.0.2.1/32 -m comment --comment mine -j DROP`,
@@ -212,6 +220,10 @@ func TestForeign(t *testing.T) {
 		strings.Replace(ours, "192.0.2.1/32", "::ffff:192.0.2.1/128", 1), strings.Replace(ours, "192.0.2.1/32", "host", 1),
 		ours + " -i eth0", "-p tcp " + ours, "-p udp " + ours, "-d 192.0.2.9/32 " + ours, ours + " -m", ours + " !",
 		"-m time --datestop never " + ours, "-m time --datestop 1970-01-01T00:00:00 " + ours, "-m time --timestart 01:00:00 " + ours,
+		`-m comment --comment "until @5" -j DROP`, `-m comment --comment "until @x" ` + ours, `-m comment --comment "until @1" ` + ours,
+		`-m comment --comment "until @5" ` + `-m comment --comment "until @5" ` + ours, `-m comment --comment "until @5" -m time --datestop 2030-01-01T00:00:00 ` + ours,
+		`-m iprange ! --src-range 0.0.0.0-255.255.255.255 ` + every, `-m iprange --src-range ::ffff:0.0.0.0-::ffff:255.255.255.255 ` + every,
+		`-m iprange --src-range 0.0.0.0-::1 ` + every, `-m iprange --src-range 9.0.0.0-1.0.0.0 ` + every, `-m iprange --src-range fe80::%x-fe80::%x ` + every, every,
 		"-m iprange --src-range 192.0.2.0-192.0.2.9 " + ours, "-m iprange ! --dst-range 192.0.2.1-192.0.2.1 " + ours,
 		"-m iprange ! --src-range 192.0.2.1 " + ours, "-m iprange ! --src-range x-y " + ours,
 		"-m hashlimit --hashlimit-above 10/min --hashlimit-burst 10 --hashlimit-name NETCAP-10 " + ours,

@@ -29,6 +29,10 @@ func (c *chain) setup(ctx context.Context) (s *structure, m made, err error) {
 	if s, err = c.read(ctx); err != nil {
 		return nil, m, err
 	}
+	if s.hidden {
+		return nil, m, opError("adopt chain "+c.name+" ("+c.label+")",
+			fmt.Errorf("%w: it has rules that only nft can show (take them out, or remove the chain: netcap-guard cleanup)", backend.ErrUnsupported))
+	}
 	if err := c.probe(ctx, s, &m); err != nil {
 		return nil, m, err
 	}

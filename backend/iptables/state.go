@@ -3,6 +3,7 @@ package iptables
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -231,6 +232,23 @@ func (s *state) blocks(now time.Time) []backend.Block {
 
 func sortAlong(es []*entry) {
 	slices.SortFunc(es, func(a, b *entry) int { return cmp.Compare(a.seq, b.seq) })
+}
+
+// known is the rules that one family's chain was seen to have, along the chain.
+func (s *state) known(family int) []line {
+	var out []line
+	for _, e := range s.sorted() {
+		if e.family() == family {
+			out = append(out, e.lines...)
+		}
+	}
+	return out
+}
+
+// forget drops what is known of one family's chain.
+func (s *state) forget(family int) {
+	maps.DeleteFunc(s.entries, func(_ backend.Slot, e *entry) bool { return e.family() == family })
+	s.orphans = slices.DeleteFunc(s.orphans, func(l line) bool { return familyOf(l.rule.prefix.Addr()) == family })
 }
 
 // rules counts the lines of each family.

@@ -16,6 +16,9 @@ type structure struct {
 	family family
 	name   string
 	chain  bool // it is there
+	// hidden: it holds a rule that iptables cannot show (made with nft), and
+	// then the program shows none.
+	hidden bool
 	jumps  []jump
 }
 
@@ -56,8 +59,11 @@ func readStructure(f family, name string, text []string) structure {
 
 // faults says in words what is not as Init makes it.
 func (s *structure) faults() []string {
-	if !s.chain {
+	switch {
+	case !s.chain:
 		return []string{"chain " + s.name + " is missing"}
+	case s.hidden:
+		return []string{"chain " + s.name + " has rules that only nft can show"}
 	}
 	var out []string
 	for _, j := range s.jumps {
@@ -81,11 +87,14 @@ func (s *structure) faults() []string {
 }
 
 // mend is the commands that make the structure as it should be, and take out
-// the probes that a killed process left.
+// the probes that a killed process left. What is hidden goes.
 func (s *structure) mend() []string {
 	var out []string
-	if !s.chain {
+	switch {
+	case !s.chain:
 		out = append(out, "-N "+s.name)
+	case s.hidden:
+		out = append(out, "-F "+s.name)
 	}
 	for _, args := range s.probes {
 		out = append(out, "-D "+s.name+" "+quoteArgs(args))
