@@ -13,7 +13,8 @@ import (
 
 // TestRandomChanges holds the kernel to the in-memory backend: after every
 // random change both list the same blocks, and what we believe to be in the
-// chain is what is there.
+// chain is what is there. Now and then somebody else damages the structure, and
+// the change is a rebuild.
 func TestRandomChanges(t *testing.T) {
 	eachVariant(t, func(t *testing.T, v string) {
 		rng := rand.New(rand.NewPCG(7, uint64(len(v))))
@@ -22,8 +23,13 @@ func TestRandomChanges(t *testing.T) {
 		if err := model.Init(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		for range 40 {
+		for range 60 {
 			c := randomChange(rng)
+			if rng.IntN(4) == 0 {
+				damages := foreign(v).Damages
+				damages[rng.IntN(len(damages))].Do(t, b)
+				c.Rebuild = true
+			}
 			apply(t, b, c)
 			if err := model.Apply(t.Context(), c); err != nil {
 				t.Fatal(err)
@@ -59,7 +65,7 @@ func texts(blocks []backend.Block) string {
 
 // randomChange draws from few prefixes, so that changes meet one another.
 func randomChange(rng *rand.Rand) backend.Change {
-	pool := prefixes("10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "192.0.2.1/32", "2001:db8::/32", "2001:db8::1/128")
+	pool := prefixes("0.0.0.0/0", "::/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "192.0.2.1/32", "2001:db8::/32", "2001:db8::1/128")
 	draw := func() backend.Block {
 		b := fresh("192.0.2.1", backend.Action(rng.IntN(3)))
 		b.Prefix, b.Target = pool[rng.IntN(len(pool))], backend.Target(rng.IntN(2))
