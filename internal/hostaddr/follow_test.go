@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,16 +19,19 @@ import (
 
 // bell is a subscription that the test rings.
 type bell struct {
-	ring chan error // nil: something changed; an error: the kernel's refusal
-	stop chan struct{}
+	ring  chan error // nil: something changed; an error: the kernel's refusal
+	stop  chan struct{}
+	ended atomic.Bool // run has returned
 }
 
-func newBell() *bell { return &bell{make(chan error), make(chan struct{})} }
+func newBell() *bell { return &bell{ring: make(chan error), stop: make(chan struct{})} }
 
 func (b *bell) run(hints chan<- struct{}) error {
+	defer b.ended.Store(true)
 	for {
 		select {
 		case <-b.stop:
+			time.Sleep(time.Second) // whoever does not wait for the end misses it
 			return nil
 		case err := <-b.ring:
 			if err != nil {
@@ -95,7 +99,11 @@ func (r *rig) start(t *testing.T) (stop func() error) {
 	synctest.Wait()
 	return func() error {
 		cancel()
-		return <-done
+		err := <-done
+		if !r.ended.Load() {
+			t.Error("the follower ended before its subscription")
+		}
+		return err
 	}
 }
 
@@ -182,6 +190,25 @@ func TestWhatIsReadOnceStays(t *testing.T) {
 		time.Sleep(settle + 1)
 		synctest.Wait()
 		r.expect(t, "the session ended", 1, "203.0.113.9/32 own address")
+		_ = stop()
+	})
+}
+
+// TestSameSetIsNotTold: an address that is protected for two reasons and loses
+// the second is protected as before.
+func TestSameSetIsNotTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(false)
+		fixed := []Entry{host(netip.MustParseAddr("192.0.2.1"), "own address")}
+		r.f.groups = append([]group{{once: true, read: func() ([]Entry, error) { return fixed, nil }}}, r.f.groups...)
+		r.f.last = make([][]Entry, 2)
+		r.finds(nil, "192.0.2.1")
+		stop := r.start(t)
+		r.finds(nil)
+		r.ring <- nil
+		time.Sleep(settle + 1)
+		synctest.Wait()
+		r.expect(t, "the second reason is gone", 2, "192.0.2.1/32 own address")
 		_ = stop()
 	})
 }

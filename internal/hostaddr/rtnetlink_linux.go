@@ -13,9 +13,9 @@ import (
 const (
 	// dumpTimeout bounds one dump; the kernel answers in the same breath.
 	dumpTimeout = 10 * time.Second
-	// dumpAttempts is how often a dump during which something changed is
-	// taken again.
-	dumpAttempts = 5
+	// dumpAttempts is how often a dump is taken that something changes under,
+	// with pauses of 1, 4 and 16 ms between.
+	dumpAttempts = 4
 )
 
 // errInterrupted: the list changed while the kernel printed it, so it may lack
@@ -60,16 +60,20 @@ func dumpFrom(c *netlink.Conn, request netlink.HeaderType, body []byte, each fun
 	return nil
 }
 
-// collect takes a dump until nothing changes meanwhile. It returns what the
-// last attempt found, with an error too: a message that cannot be read does not
-// cost the others.
+// collect takes a dump until nothing changes meanwhile. Where changes do not
+// end (a router that speaks BGP) it returns what any of the attempts found: an
+// entry can slip through one of them, and what goes meanwhile tells of itself.
+// With an error too it returns what it found: a message that cannot be read
+// does not cost the others.
 func collect[T any](request netlink.HeaderType, body []byte, parse func(body []byte) ([]T, error)) ([]T, error) {
-	var out []T
-	var err error
-	for range dumpAttempts {
+	var all []T
+	for attempt := range dumpAttempts {
+		if attempt > 0 {
+			time.Sleep(time.Millisecond << (2 * (attempt - 1)))
+		}
+		var out []T
 		var malformed error
-		out = out[:0]
-		err = dump(request, body, func(b []byte) {
+		err := dump(request, body, func(b []byte) {
 			got, perr := parse(b)
 			out = append(out, got...)
 			if perr != nil {
@@ -79,8 +83,9 @@ func collect[T any](request netlink.HeaderType, body []byte, parse func(body []b
 		if !errors.Is(err, errInterrupted) {
 			return out, errors.Join(err, malformed)
 		}
+		all = append(all, out...)
 	}
-	return out, err
+	return all, nil
 }
 
 // own lists the addresses of all interfaces and the broadcast addresses of
