@@ -136,7 +136,7 @@ func unbroken(t *testing.T, s Suite, ends Ends, f family) {
 	fl.settle(t)
 	before := fl.arrived.Load()
 	sent := fl.sent.Load()
-	for i := range 20 {
+	for i := range 30 {
 		apply(t, b, add(lasting(one, time.Duration(i+2)*time.Hour)))
 		apply(t, b, add(lasting(one, time.Minute)))
 		apply(t, b, add(permanent(one)))

@@ -19,15 +19,20 @@ import (
 const minBatch = 16
 
 // Apply makes the change in one netlink transaction, if it has at most 20,000
-// elements and the socket buffer takes it. A larger one is cut into several;
-// where one of them fails, those before it are undone, and the error says if
-// even that failed. In between, other programs can see the change half done.
+// elements, the socket buffer takes it and no block changes its action. A
+// larger one is cut into several, and a changed action takes two, first in with
+// the new block and then out with the old one. Where one of them fails, those
+// before it are undone, and the error says if even that failed. In between,
+// other programs can see the change half done.
 func (b *Backend) Apply(ctx context.Context, c backend.Change) error {
 	if err := b.usable(ctx, "apply"); err != nil {
 		return err
 	}
 	if err := c.Validate(); err != nil {
 		return b.fail("apply", err)
+	}
+	if c.Rebuild {
+		return b.reset(ctx, c)
 	}
 	p, err := b.plan(c, time.Now())
 	if err != nil {
@@ -36,12 +41,15 @@ func (b *Backend) Apply(ctx context.Context, c backend.Change) error {
 	if err := b.learn(p); err != nil {
 		return b.explain("read table", err, false)
 	}
+	if err := b.keepCounts(p, b.known); err != nil {
+		return b.explain("read counters", err, false)
+	}
 	p = p.without(func(k kind) bool { _, ok := b.known.rules[k]; return ok || p.adds(k) })
 	for {
 		err := b.commit(ctx, p)
 		if !tooLong(err) || b.batch <= minBatch {
-			if err == nil && c.Allow != nil {
-				b.allowed = slices.Clone(*c.Allow)
+			if err == nil && p.allow != nil {
+				b.allowed = p.allow
 			}
 			return b.explain("apply", err, false)
 		}
@@ -79,7 +87,7 @@ func (b *Backend) learn(p plan) error {
 		return b.fail("read table", fmt.Errorf("%w: table inet %s", backend.ErrGone, b.config.Table))
 	}
 	if !l.right {
-		if err := b.rebuild(l); err != nil {
+		if err := b.mend(l); err != nil {
 			return err
 		}
 		if l, err = b.inspect(); err != nil {
@@ -133,12 +141,12 @@ func (b *Backend) send(p plan) error {
 	}
 	for _, g := range grouped(p.units, func(u unit) []entry { return u.destroy }) {
 		if err == nil {
-			err = b.destroy(g.kind.set(b.table, 0), g.elems)
+			err = b.destroy(g.kind.set(b.table, b.config), g.elems)
 		}
 	}
 	for _, g := range grouped(p.units, func(u unit) []entry { return u.add }) {
 		if err == nil {
-			err = b.add(g.kind.set(b.table, 0), g.elems)
+			err = b.add(g.kind.set(b.table, b.config), g.elems)
 		}
 	}
 	if err != nil {
@@ -173,7 +181,7 @@ func (b *Backend) create(p plan) (map[kind]*nftables.Rule, error) {
 	}
 	out := make(map[kind]*nftables.Rule, len(kinds))
 	for _, k := range kinds {
-		if err := b.conn.AddSet(k.set(b.table, b.config.SetSize), nil); err != nil {
+		if err := b.conn.AddSet(k.set(b.table, b.config), nil); err != nil {
 			return nil, err
 		}
 		chain := &nftables.Chain{Name: sides()[k.target], Table: b.table}
@@ -245,35 +253,39 @@ type past struct {
 	allow  map[string][]nftables.SetElement
 }
 
-// remember reads what the plan is going to change.
+// remember looks up what the plan is going to change.
 func (b *Backend) remember(p plan) (past, error) {
 	out := past{blocks: make(map[kind]map[string]element)}
-	for k := range p.kinds() {
-		if _, ok := b.known.rules[k]; !ok {
-			continue
+	var questions []question
+	for _, u := range p.units {
+		for _, e := range u.destroy {
+			if _, ok := b.known.rules[e.kind]; ok {
+				questions = append(questions, question{e.kind, e.elem.Key})
+			}
 		}
-		elements, err := b.read.elements(b.config.Table, k.String())
-		if err != nil {
-			return out, fmt.Errorf("read set %s: %w", k, err)
+	}
+	answers, err := b.read.find(b.config.Table, questions)
+	if err != nil {
+		return out, err
+	}
+	for i, e := range answers {
+		k := questions[i].kind
+		if out.blocks[k] == nil {
+			out.blocks[k] = make(map[string]element)
 		}
-		out.blocks[k] = make(map[string]element, len(elements))
-		for _, e := range elements {
-			out.blocks[k][string(e.key)] = e
+		if e != nil {
+			out.blocks[k][string(e.key)] = *e
 		}
 	}
 	if p.allow == nil {
 		return out, nil
 	}
-	out.allow = make(map[string][]nftables.SetElement)
-	for name := range p.allow {
-		elements, err := b.read.elements(b.config.Table, name)
+	if out.allow = b.allowed; out.allow == nil {
+		l, err := b.inspect()
 		if err != nil {
-			return out, fmt.Errorf("read set %s: %w", name, err)
+			return out, err
 		}
-		out.allow[name] = nil
-		for _, e := range elements {
-			out.allow[name] = append(out.allow[name], nftables.SetElement{Key: e.key, IntervalEnd: e.end})
-		}
+		out.allow = b.allows(l)
 	}
 	return out, nil
 }
@@ -307,7 +319,7 @@ func (p past) unit(u unit, now time.Time) unit {
 			continue
 		}
 		done[e.kind] = true
-		elem := nftables.SetElement{Key: was.key, Comment: was.comment}
+		elem := nftables.SetElement{Key: was.key, Comment: was.comment, Counter: was.counter()}
 		if was.timed {
 			elem.Timeout = was.remaining - now.Sub(was.read)
 		}

@@ -87,20 +87,15 @@ func (r *reader) receive() (n int, err error) {
 // walk goes through the messages of one read. Messages of another request are
 // what an aborted dump left behind.
 func walk(b []byte, sequence uint32, read time.Time, each func([]byte, time.Time)) (done, changed bool, err error) {
-	for len(b) >= unix.NLMSG_HDRLEN {
-		length := int(binary.NativeEndian.Uint32(b))
-		if length < unix.NLMSG_HDRLEN || length > len(b) {
+	for h, body := range messages(b) {
+		switch {
+		case !h.whole:
 			return false, changed, errors.New("malformed message in a dump")
-		}
-		typ, flags := binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:])
-		mine := binary.NativeEndian.Uint32(b[8:]) == sequence
-		body := b[unix.NLMSG_HDRLEN:length]
-		b = b[min((length+3)&^3, len(b)):]
-		if !mine {
+		case h.sequence != sequence:
 			continue
 		}
-		changed = changed || flags&unix.NLM_F_DUMP_INTR != 0
-		switch typ {
+		changed = changed || h.flags&unix.NLM_F_DUMP_INTR != 0
+		switch h.typ {
 		case unix.NLMSG_DONE, unix.NLMSG_ERROR:
 			return true, changed, status(body)
 		}

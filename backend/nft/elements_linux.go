@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
@@ -30,6 +31,9 @@ type element struct {
 	remaining time.Duration
 	comment   string
 	read      time.Time
+	counts    bool // it has a packet counter
+	packets   uint64
+	bytes     uint64
 }
 
 // sets returns the sets of the table.
@@ -145,9 +149,47 @@ func decodeElement(attrs []byte, read time.Time) element {
 			e.timed, e.remaining = true, milliseconds(data)
 		case unix.NFTA_SET_ELEM_USERDATA:
 			e.comment = comment(data)
+		case unix.NFTA_SET_ELEM_EXPR:
+			e.count(data)
 		}
 	}
 	return e
+}
+
+// count reads the element's expression, if it is a counter.
+func (e *element) count(attrs []byte) {
+	var name string
+	var body []byte
+	for typ, data := range attributes(attrs) {
+		switch typ {
+		case unix.NFTA_EXPR_NAME:
+			name = unix.ByteSliceToString(data)
+		case unix.NFTA_EXPR_DATA:
+			body = data
+		}
+	}
+	if name != "counter" {
+		return
+	}
+	e.counts = true
+	for typ, data := range attributes(body) {
+		switch {
+		case len(data) < 8:
+		case typ == unix.NFTA_COUNTER_PACKETS:
+			e.packets = binary.BigEndian.Uint64(data)
+		case typ == unix.NFTA_COUNTER_BYTES:
+			e.bytes = binary.BigEndian.Uint64(data)
+		}
+	}
+}
+
+// counter is what the element has counted, to go on from there; nil where it
+// counts nothing.
+func (e element) counter() *expr.Counter {
+	if !e.counts {
+		return nil
+	}
+	return &expr.Counter{Packets: e.packets, Bytes: e.bytes}
 }
 
 // milliseconds reads a time of the kernel. What does not fit a Duration is cut

@@ -1,7 +1,9 @@
 package nft
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -34,9 +36,11 @@ func (k kind) family() family {
 	return families()[0]
 }
 
-// set is the set of the kind, as it is made.
-func (k kind) set(t *nftables.Table, size uint32) *nftables.Set {
-	return &nftables.Set{Table: t, Name: k.String(), HasTimeout: true, Size: size,
+// set is the set of the kind, as it is made. Where c wants counters, every
+// element that anybody adds to it has one (Linux 5.7; older kernels leave the
+// wish aside).
+func (k kind) set(t *nftables.Table, c Config) *nftables.Set {
+	return &nftables.Set{Table: t, Name: k.String(), HasTimeout: true, Size: c.SetSize, Counter: c.Counters,
 		KeyType: k.family().keyType, KeyByteOrder: binaryutil.BigEndian}
 }
 
@@ -57,6 +61,31 @@ func (f family) allowElements(prefixes []netip.Prefix) []nftables.SetElement {
 		}
 	}
 	return out
+}
+
+// allowed are the elements of all allow sets, by name.
+func allowed(prefixes []netip.Prefix) map[string][]nftables.SetElement {
+	out := make(map[string][]nftables.SetElement)
+	for _, f := range families() {
+		out[f.allow] = f.allowElements(prefixes)
+	}
+	return out
+}
+
+// sameElements reports whether an interval set that holds have allows what one
+// with want would. The nft program puts an end at the first address of all
+// in front, which ends nothing.
+func sameElements(have []element, want []nftables.SetElement) bool {
+	a, b := make(map[string]struct{}), make(map[string]struct{})
+	for _, e := range have {
+		if !e.end || slices.ContainsFunc(e.key, func(c byte) bool { return c != 0 }) {
+			a[e.identity()] = struct{}{}
+		}
+	}
+	for _, e := range want {
+		b[element{key: e.Key, end: e.IntervalEnd}.identity()] = struct{}{}
+	}
+	return maps.Equal(a, b)
 }
 
 // mask is the netmask of a prefix length, as long as an address.

@@ -3,6 +3,7 @@ package nft_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -29,7 +30,57 @@ func TestContract(t *testing.T) {
 		},
 		Persistent: true,
 		Snapshot:   ruleset,
+		Foreign:    foreign(),
 	})
+}
+
+// foreign is what an administrator does with the nft program.
+func foreign() *backendtest.Foreign {
+	return &backendtest.Foreign{
+		Remove: func(t testing.TB, _ backend.Backend, blocks ...backend.Block) {
+			for _, one := range blocks {
+				run(t, "delete", "element", "inet", "NETCAP", setOf(one), "{ "+one.Prefix.Addr().String()+" }")
+			}
+		},
+		Empty:   func(t testing.TB, _ backend.Backend) { run(t, "flush", "set", "inet", "NETCAP", "drop_src4_32") },
+		Damages: damages(),
+	}
+}
+
+// setOf is the name of the set that a block is in.
+func setOf(b backend.Block) string {
+	word := map[backend.Action]string{backend.Drop: "drop", backend.Reject: "reject", backend.RejectReset: "reset"}[b.Action]
+	side := map[backend.Target]string{backend.Source: "src", backend.Destination: "dst"}[b.Target]
+	family := map[bool]string{true: "4", false: "6"}[b.Prefix.Addr().Is4()]
+	return fmt.Sprintf("%s_%s%s_%d", word, side, family, b.Prefix.Bits())
+}
+
+// damages are what somebody can do to the structure, as commands of nft.
+func damages() []backendtest.Damage {
+	var out []backendtest.Damage
+	for _, d := range [][2]string{
+		{"table deleted", "delete table inet NETCAP"},
+		{"ruleset flushed", "flush ruleset"},
+		{"rules flushed", "flush table inet NETCAP"},
+		{"chain flushed", "flush chain inet NETCAP source"},
+		{"jumps flushed", "flush chain inet NETCAP prerouting"},
+		{"rule in front", "insert rule inet NETCAP prerouting accept"},
+		{"rule behind", "add rule inet NETCAP output tcp dport { 22, 80 } accept"},
+		{"base chain deleted", "flush chain inet NETCAP output; delete chain inet NETCAP output"},
+		{"policy", "add chain inet NETCAP prerouting { policy drop; }"},
+		{"asleep", "add table inet NETCAP { flags dormant; }"},
+		{"set deleted", "flush chain inet NETCAP source; delete set inet NETCAP drop_src4_32"},
+		{"set added", "add set inet NETCAP drop_src4_28 { type ipv4_addr; flags timeout; }"},
+		{"set of another kind", "flush chain inet NETCAP source; delete set inet NETCAP drop_src4_32; " +
+			"add set inet NETCAP drop_src4_32 { type ipv4_addr; elements = { 192.0.2.1 } }"},
+		{"allowed addresses changed", "add element inet NETCAP allow4 { 192.0.2.1 }"},
+		{"in the way", "add chain inet NETCAP mine; add rule inet NETCAP mine jump source; add rule inet NETCAP mine ip saddr @drop_src4_24 accept; " +
+			"flush chain inet NETCAP output; add rule inet NETCAP output accept; add rule inet NETCAP output jump mine"},
+	} {
+		out = append(out, backendtest.Damage{Name: d[0], Gone: strings.Contains(d[1], " table inet NETCAP") && strings.HasPrefix(d[1], "delete") || d[1] == "flush ruleset",
+			Do: func(t testing.TB, _ backend.Backend) { load(t, strings.ReplaceAll(d[1], "; ", "\n")+"\n") }})
+	}
+	return out
 }
 
 func open(t testing.TB, c nft.Config) *nft.Backend {

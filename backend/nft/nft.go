@@ -4,8 +4,8 @@
 // reason and creation as a comment, so the kernel is the database.
 //
 //	table inet NETCAP {
-//		set drop_src4_32 { type ipv4_addr; size 1000000; flags timeout
-//			elements = { 192.0.2.1 timeout 1h expires 59m comment "NETCAP: ..." } }
+//		set drop_src4_32 { type ipv4_addr; size 1000000; flags timeout; counter
+//			elements = { 192.0.2.1 counter packets 3 bytes 180 timeout 1h expires 59m comment "NETCAP: ..." } }
 //		chain source {
 //			ip saddr @allow4 return
 //			ip saddr @drop_src4_32 counter drop }
@@ -66,8 +66,16 @@ type Config struct {
 	// Logger gets warnings about what somebody else did to the table. Nil
 	// means no log.
 	Logger *slog.Logger
-	// Counters adds a packet counter to every rule that stops packets.
+	// Counters adds a packet counter to every block (see Lookup) and to every
+	// rule that stops packets, which counts for all blocks of a kind, those
+	// that are gone too. Sets that are there already stay as they are.
 	Counters bool
+	// Protect makes the table this Backend's alone, where the kernel can
+	// (Linux 6.9; elsewhere there is a warning): others get EPERM, also for
+	// the elements, and "nft flush ruleset" leaves it out. It outlives the
+	// process, and the next one with Protect takes it over; until then anybody
+	// may change it.
+	Protect bool
 	// RejectRate bounds the answers to rejected packets, of all blocks
 	// together, per second; above it packets are dropped without an answer,
 	// so that a flood with forged sources makes no backscatter. 0 means

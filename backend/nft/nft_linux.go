@@ -3,7 +3,7 @@ package nft
 import (
 	"context"
 	"errors"
-	"net/netip"
+	"fmt"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -18,11 +18,20 @@ type Backend struct {
 	table  *nftables.Table
 	conn   *nftables.Conn // writes; it buffers, so nobody else may use it
 	read   *reader
+	// monitor is read by Watch, beside everything else.
+	monitor *monitor
+	port    uint32 // conn's: what it does is our doing
+	// protect are the flags that protect the table; 0 where it is not to be
+	// protected or cannot be.
+	protect nftables.TableFlags
 
 	closed  bool
+	ready   bool // Init has succeeded
 	known   structure
 	skipped int
-	allowed []netip.Prefix // what this process allowed last
+	// allowed is what the allow sets hold, by name: what Init found there or
+	// this process allowed since; nil before Init.
+	allowed map[string][]nftables.SetElement
 	// destroys: the kernel can delete an element that may be missing (6.3).
 	destroys bool
 	// batch is how many elements one transaction takes. It shrinks where the
@@ -42,6 +51,7 @@ var (
 	_ backend.Backend  = (*Backend)(nil)
 	_ backend.Detacher = (*Backend)(nil)
 	_ backend.Skipper  = (*Backend)(nil)
+	_ backend.Watcher  = (*Backend)(nil)
 )
 
 // New opens the connections to the kernel and changes nothing there. Privilege
@@ -52,12 +62,21 @@ func New(c Config) (*Backend, error) {
 	if b.config, err = c.complete(); err != nil {
 		return nil, b.fail("open", err)
 	}
+	if c.Protect {
+		b.protect = protection
+	}
 	b.table = &nftables.Table{Name: b.config.Table, Family: nftables.TableFamilyINet}
 	if b.conn, err = nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(c.NetNS)); err != nil {
 		return nil, b.explain("open", err, true)
 	}
 	if b.read, err = newReader(c.NetNS); err != nil {
 		return nil, errors.Join(b.explain("open", err, true), b.conn.CloseLasting())
+	}
+	if b.monitor, err = newMonitor(c.NetNS); err == nil {
+		b.port, err = b.conn.GetPortID()
+	}
+	if err != nil {
+		return nil, errors.Join(b.explain("open", err, true), b.Detach())
 	}
 	return b, nil
 }
@@ -79,6 +98,9 @@ func (b *Backend) Init(ctx context.Context) error {
 		return err
 	}
 	live, err := b.inspect()
+	if err == nil {
+		err = b.mine(live)
+	}
 	if err != nil {
 		return b.explain("read table", err, true)
 	}
@@ -86,7 +108,7 @@ func (b *Backend) Init(ctx context.Context) error {
 		if live.exists {
 			b.config.Logger.Warn("nftables: structure of the table is not as we make it, putting it back", "table", b.config.Table, "why", live.wrong)
 		}
-		if err := b.rebuild(live); err != nil {
+		if err := b.make(live); err != nil {
 			return b.explain("make table", err, true)
 		}
 		if live, err = b.inspect(); err != nil {
@@ -95,6 +117,8 @@ func (b *Backend) Init(ctx context.Context) error {
 	}
 	b.known = live.structure
 	b.destroys = b.destroys && b.canDestroy()
+	b.allowed = b.allows(live)
+	b.ready = true
 	return nil
 }
 
@@ -115,9 +139,49 @@ func (b *Backend) List(ctx context.Context) ([]backend.Block, error) {
 	if err := b.usable(ctx, "list"); err != nil {
 		return nil, err
 	}
+	var damage error
+	if b.ready {
+		l, err := b.settled()
+		switch {
+		case err != nil:
+			return nil, b.explain("read table", err, false)
+		case !l.exists, len(l.chains)+len(l.rules)+len(l.allow)+len(l.replace) == 0:
+			return nil, b.fail("list", fmt.Errorf("%w (table inet %s)", backend.ErrGone, b.config.Table))
+		case !l.right:
+			damage = b.fail("list", fmt.Errorf("%w (table inet %s): %s", backend.ErrDamaged, b.config.Table, l.wrong))
+		}
+	}
+	out, err := b.blocks()
+	if err != nil {
+		return nil, b.explain("list", err, false)
+	}
+	return out, damage
+}
+
+// settled is inspect that does not take a table in the middle of somebody's
+// changes for a damaged one: a dump during a transaction lies.
+func (b *Backend) settled() (l live, err error) {
+	for range dumpTries {
+		before, err := b.conn.GetGen()
+		if err != nil {
+			return l, fmt.Errorf("read generation: %w", err)
+		}
+		if l, err = b.inspect(); err != nil || l.right {
+			return l, err
+		}
+		after, err := b.conn.GetGen()
+		if err != nil || before.ID == after.ID {
+			return l, err
+		}
+	}
+	return l, nil
+}
+
+// blocks reads all blocks out of the sets.
+func (b *Backend) blocks() ([]backend.Block, error) {
 	defs, err := b.read.sets(b.config.Table)
 	if err != nil {
-		return nil, b.explain("list sets", err, false)
+		return nil, fmt.Errorf("read sets: %w", err)
 	}
 	var out []backend.Block
 	b.skipped = 0
@@ -132,7 +196,7 @@ func (b *Backend) List(ctx context.Context) ([]backend.Block, error) {
 		}
 		elements, err := b.read.elements(b.config.Table, d.name)
 		if err != nil {
-			return nil, b.explain("list set "+d.name, err, false)
+			return nil, fmt.Errorf("read set %s: %w", d.name, err)
 		}
 		for _, e := range elements {
 			one, ok := k.block(e)
@@ -160,15 +224,10 @@ func (b *Backend) Flush(ctx context.Context) error {
 	case !live.exists:
 		return b.fail("flush", backend.ErrGone)
 	}
-	live.drop = live.kinds()
-	if err := b.rebuild(live); err != nil {
+	if err := b.restore(live, goal{allow: b.allows(live)}); err != nil {
 		return b.explain("flush", err, false)
 	}
-	if live, err = b.inspect(); err != nil {
-		return b.explain("read table", err, false)
-	}
-	b.known = live.structure
-	return nil
+	return b.look()
 }
 
 // Close deletes the table and releases the connections, also if that fails.
@@ -193,7 +252,11 @@ func (b *Backend) Detach() error {
 		return nil
 	}
 	b.closed = true
-	if err := errors.Join(b.conn.CloseLasting(), b.read.close()); err != nil {
+	err := errors.Join(b.conn.CloseLasting(), b.read.close())
+	if b.monitor != nil {
+		err = errors.Join(err, b.monitor.close())
+	}
+	if err != nil {
 		return b.fail("close connection", err)
 	}
 	return nil

@@ -18,6 +18,7 @@ var (
 	_ backend.Backend  = (*Backend)(nil)
 	_ backend.Detacher = (*Backend)(nil)
 	_ backend.Skipper  = (*Backend)(nil)
+	_ backend.Watcher  = (*Backend)(nil)
 )
 
 // New returns an error that wraps backend.ErrUnavailable.
@@ -51,6 +52,16 @@ func (*Backend) Detach() error { return nil }
 
 // Skipped is 0.
 func (*Backend) Skipped() int { return 0 }
+
+// Lookup reports that there is no nftables here.
+func (b *Backend) Lookup(context.Context, []backend.Key) ([]backend.Status, error) {
+	return nil, b.unavailable("lookup")
+}
+
+// Watch reports that there is no nftables here.
+func (b *Backend) Watch(context.Context, chan<- struct{}, func(backend.Event)) error {
+	return b.unavailable("watch")
+}
 
 func (b *Backend) unavailable(op string) error {
 	return b.fail(op, fmt.Errorf("%w: nftables exists on Linux only, this is %s", backend.ErrUnavailable, runtime.GOOS))

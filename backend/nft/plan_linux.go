@@ -16,8 +16,8 @@ type entry struct {
 	elem nftables.SetElement
 }
 
-// unit is everything a Change does to one Key: it is never cut apart, so that
-// an address that changes its action is blocked throughout.
+// unit is everything a Change does to one Key. It is cut apart in one way only,
+// see cut, so that an address that changes its action is blocked throughout.
 type unit struct {
 	destroy, add []entry
 }
@@ -73,10 +73,7 @@ func (b *Backend) plan(c backend.Change, now time.Time) (plan, error) {
 		p.units = append(p.units, *u)
 	}
 	if c.Allow != nil {
-		p.allow = make(map[string][]nftables.SetElement)
-		for _, f := range families() {
-			p.allow[f.allow] = f.allowElements(*c.Allow)
-		}
+		p.allow = allowed(*c.Allow)
 	}
 	return p, nil
 }
@@ -105,12 +102,50 @@ func (p plan) without(exists func(kind) bool) plan {
 
 // cut cuts the plan into pieces of at most n elements, or one unit. The first
 // piece has the allow sets.
+//
+// What leaves one set for another is taken out in a piece of its own, after
+// what puts it in. The kernel switches rules and sets to a new generation in
+// one instant, but a packet that looks into one set before it and into the
+// next one after it would find the address in neither: of a flood, 5 packets
+// passed in 600 such changes (Linux 6.18).
 func (p plan) cut(n int) []plan {
-	pieces := []plan{{allow: p.allow}}
-	weight := 0
+	var stay, leave []unit
 	for _, u := range p.units {
+		first, then := u.part()
+		stay = append(stay, first)
+		if len(then.destroy) > 0 {
+			leave = append(leave, then)
+		}
+	}
+	pieces := cut(stay, n)
+	if len(pieces) == 0 {
+		pieces = []plan{{}}
+	}
+	pieces[0].allow = p.allow
+	return append(pieces, cut(leave, n)...)
+}
+
+// part takes the removals from sets that nothing is added to apart, if
+// anything is added at all.
+func (u unit) part() (first, then unit) {
+	first.add = u.add
+	for _, e := range u.destroy {
+		same := slices.ContainsFunc(u.add, func(a entry) bool { return a.kind == e.kind })
+		if same || len(u.add) == 0 {
+			first.destroy = append(first.destroy, e)
+		} else {
+			then.destroy = append(then.destroy, e)
+		}
+	}
+	return first, then
+}
+
+func cut(units []unit, n int) []plan {
+	var pieces []plan
+	weight := 0
+	for _, u := range units {
 		w := len(u.destroy) + len(u.add)
-		if weight > 0 && weight+w > n {
+		if len(pieces) == 0 || weight+w > n {
 			pieces = append(pieces, plan{})
 			weight = 0
 		}

@@ -18,7 +18,7 @@ func allKinds() []kind {
 		for _, target := range []backend.Target{backend.Source, backend.Destination} {
 			for _, v6 := range []bool{false, true} {
 				k := kind{action: a, target: target, v6: v6}
-				for k.bits = 1; k.bits <= k.addrBits(); k.bits++ {
+				for k.bits = 0; k.bits <= k.addrBits(); k.bits++ {
 					out = append(out, k)
 				}
 			}
@@ -43,7 +43,7 @@ func TestSetNames(t *testing.T) {
 		t.Error("the names in the documentation are not among them")
 	}
 	for _, other := range []string{
-		"", "_", "drop", "drop_", "drop_src4", "drop_src4_", "drop_src4_0", "drop_src4_33", "drop_src6_129", "drop_src5_3",
+		"", "_", "drop", "drop_", "drop_src4", "drop_src4_", "drop_src4_00", "drop_src4_-1", "drop_src4_33", "drop_src6_129", "drop_src5_3",
 		"drop_src4_032", "drop_src4_+1", "drop_src4_32_", "drop_src4_32x", "Drop_src4_32", "allow4", "drop_dst_24", "rate_src4_32", "log_src4_32",
 		" drop_src4_32", "drop_src64_3", "drop_dstsrc4_3",
 	} {

@@ -16,6 +16,9 @@ const (
 	chainLimited = "limited"
 	chainRefuse  = "refuse"
 	chainReset   = "refuse_reset"
+
+	chainPrerouting = "prerouting"
+	chainOutput     = "output"
 )
 
 // priority is raw - 10: before connection tracking, NAT and everybody's filter.
@@ -52,7 +55,7 @@ func layout(c Config, kinds []kind, answers bool) []chainSpec {
 	for _, hook := range []struct {
 		name string
 		num  *nftables.ChainHook
-	}{{"prerouting", nftables.ChainHookPrerouting}, {"output", nftables.ChainHookOutput}} {
+	}{{chainPrerouting, nftables.ChainHookPrerouting}, {chainOutput, nftables.ChainHookOutput}} {
 		spec := chainSpec{name: hook.name, hook: hook.num, rules: [][]expr.Any{neighbourDiscovery()}}
 		for _, side := range sides() {
 			spec.rules = append(spec.rules, []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: side}})
@@ -159,4 +162,10 @@ func neighbourDiscovery() []expr.Any {
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{255}},
 		&expr.Verdict{Kind: expr.VerdictAccept},
 	}
+}
+
+// isOurChain reports whether one of our chains has the name.
+func isOurChain(name string) bool {
+	ours := append([]string{chainLimited, chainRefuse, chainReset, chainPrerouting, chainOutput}, sides()[0], sides()[1])
+	return slices.Contains(ours, name)
 }

@@ -65,7 +65,7 @@ func parseKind(name string) (kind, bool) {
 			k.target = backend.Destination
 		}
 		k.bits, _ = strconv.Atoi(length)
-		return k, k.bits > 0 && k.bits <= k.addrBits() && k.String() == name
+		return k, k.bits >= 0 && k.bits <= k.addrBits() && k.String() == name
 	}
 	return kind{}, false
 }

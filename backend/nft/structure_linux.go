@@ -34,11 +34,12 @@ type live struct {
 	right  bool // chains, rules and sets are as we make them
 	wrong  string
 	chains map[string]*nftables.Chain
-	allow  map[string]bool // the allow sets that are as we make them
-	// replace are sets with a name of ours that are not as we make them; drop
-	// are ours that rebuild is to leave out.
+	flags  nftables.TableFlags
+	owner  uint32 // the netlink port that owns the table, where flags say so
+	// allow are the allow sets that are as we make them, and what they hold.
+	allow map[string][]element
+	// replace are sets with a name of ours that are not as we make them.
 	replace []definition
-	drop    []kind
 }
 
 func isAllow(name string) bool {
@@ -62,7 +63,7 @@ func (d definition) fitsAllow(f family) bool {
 
 // inspect reads the structure of the table and compares it with layout.
 func (b *Backend) inspect() (live, error) {
-	l := live{structure: structure{rules: map[kind]uint64{}}, allow: map[string]bool{}, chains: map[string]*nftables.Chain{}}
+	l := live{structure: structure{rules: map[kind]uint64{}}, allow: map[string][]element{}, chains: map[string]*nftables.Chain{}}
 	table, err := b.conn.ListTableOfFamily(b.config.Table, b.table.Family)
 	if errors.Is(err, unix.ENOENT) {
 		l.wrong = "no table"
@@ -71,7 +72,7 @@ func (b *Backend) inspect() (live, error) {
 	if err != nil {
 		return l, fmt.Errorf("read table: %w", err)
 	}
-	l.exists = true
+	l.exists, l.flags, l.owner = true, table.Flags, table.Owner
 	if err := b.inspectSets(&l); err != nil {
 		return l, err
 	}
@@ -105,7 +106,9 @@ func (b *Backend) inspectSets(l *live) error {
 		case ours && d.fits(k):
 			l.rules[k] = 0
 		case allow >= 0 && d.fitsAllow(families()[allow]):
-			l.allow[d.name] = true
+			if l.allow[d.name], err = b.read.elements(b.config.Table, d.name); err != nil {
+				return fmt.Errorf("read set %s: %w", d.name, err)
+			}
 		case ours || allow >= 0:
 			l.replace = append(l.replace, d)
 		}
@@ -119,9 +122,14 @@ func (b *Backend) compare(l *live) {
 		l.wrong = "set " + l.replace[0].name
 		return
 	}
+	if b.protects() && !l.owned(b.port) {
+		l.wrong = "the table is not protected"
+		return
+	}
 	for _, f := range families() {
-		if !l.allow[f.allow] {
-			l.wrong = "no set " + f.allow
+		have, ok := l.allow[f.allow]
+		if !ok || b.allowed != nil && !sameElements(have, b.allowed[f.allow]) {
+			l.wrong = "set " + f.allow
 			return
 		}
 	}
