@@ -111,10 +111,11 @@ func (l *local) block(ctx context.Context, e BlockEntry) Answer {
 	if e.Duration != nil {
 		req.Duration = *e.Duration
 	}
-	var terr, aerr error
+	var perr, terr, aerr error
+	req.Prefix, perr = backend.Canonical(e.Prefix)
 	req.Target, terr = backend.ParseTarget(e.Target)
-	req.Action, aerr = backend.ParseAction(e.Action)
-	if err := errors.Join(terr, aerr); err != nil {
+	req.Action, aerr = stopping(e.Action)
+	if err := errors.Join(perr, terr, aerr); err != nil {
 		a.Error = err.Error()
 		return a
 	}
@@ -124,8 +125,8 @@ func (l *local) block(ctx context.Context, e BlockEntry) Answer {
 	case err != nil:
 		a.Error = err.Error()
 	case res.Outcome == firewall.Whitelisted:
-		if !l.m.Whitelisted(e.Prefix) {
-			a.Why = l.m.Protected(e.Prefix)
+		if !l.m.Whitelisted(req.Prefix) {
+			a.Why = l.m.Protected(req.Prefix)
 		}
 	default:
 		a.Blocks = []BlockObject{*blockJSON(res.Block, time.Now())}
@@ -133,17 +134,34 @@ func (l *local) block(ctx context.Context, e BlockEntry) Answer {
 	return a
 }
 
+// stopping reads an action that a person may ask for: one that keeps packets
+// out.
+func stopping(s string) (backend.Action, error) {
+	action, err := backend.ParseAction(s)
+	if err == nil && !action.Stops() {
+		err = fmt.Errorf("%w: action %q (use drop, reject or reject-reset)", backend.ErrInvalid, s)
+	}
+	return action, err
+}
+
 // Unblock lifts what exactly these prefixes have.
 func (l *local) Unblock(ctx context.Context, prefixes []netip.Prefix) ([]Answer, error) {
 	answers := make([]Answer, len(prefixes))
-	for i, p := range prefixes {
-		answers[i] = Answer{Prefix: p, Result: "unblocked"}
+	for i, given := range prefixes {
+		answers[i] = Answer{Prefix: given, Result: firewall.Failed.String()}
+		p, err := backend.Canonical(given)
+		if err != nil {
+			answers[i].Error = err.Error()
+			continue
+		}
 		lifted, err := l.m.Unblock(ctx, p)
 		answers[i].Blocks = objects(lifted)
 		switch {
 		case err != nil:
 			answers[i].Error = err.Error()
-		case len(lifted) == 0:
+		case len(lifted) > 0:
+			answers[i].Result = "unblocked"
+		default:
 			answers[i].Result = "not blocked"
 			if around := l.m.Covering(p); len(around) > 0 {
 				answers[i].Why = around[0].IP
@@ -188,6 +206,9 @@ func (l *local) withPackets(ctx context.Context, blocks []firewall.BlockInfo) ([
 
 // Show says why an address is blocked, or why not.
 func (l *local) Show(ctx context.Context, a netip.Addr) (*ShowObject, error) {
+	if !a.IsValid() || a.Zone() != "" {
+		return nil, Exit(ExitUsage, "%q is not an IP address", a)
+	}
 	p := backend.Host(a)
 	blocks, err := l.withPackets(ctx, l.m.Covering(p))
 	if err != nil {

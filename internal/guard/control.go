@@ -27,6 +27,7 @@ const (
 	maxControlBody     = 32 << 20 // a list of 100,000 blocks
 	maxControlHeader   = 16 << 10
 	maxControlConns    = 32
+	maxControlPath     = 107 // the kernel's limit for the address of a unix socket
 	controlReadLimit   = 30 * time.Second
 	controlHeaderLimit = 5 * time.Second
 	controlWriteLimit  = 2 * time.Minute
@@ -63,6 +64,9 @@ type control struct {
 // which locks nothing) a socket that somebody answers on is left to him, and
 // the result is nil.
 func startControl(path string, a Daemon, log *slog.Logger, mayShare bool) (*control, error) {
+	if len(path) > maxControlPath {
+		return nil, fmt.Errorf("control socket %s: the path is %d bytes long, at most %d are possible", path, len(path), maxControlPath)
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
@@ -70,7 +74,7 @@ func startControl(path string, a Daemon, log *slog.Logger, mayShare bool) (*cont
 		if mayShare {
 			return nil, nil
 		}
-		return nil, fmt.Errorf("control socket %s is in use by another guard", path)
+		return nil, fmt.Errorf("control socket %s is in use by another guard (--control chooses another socket)", path)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("control socket: %w", err)
@@ -121,18 +125,28 @@ func (c *control) close(ctx context.Context) error {
 // error is {"error": "...", "code": exit code}.
 func (c *control) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/block", handle(func(ctx context.Context, in []BlockEntry) (any, error) { return c.admin.Block(ctx, in) }))
-	mux.HandleFunc("POST /v1/unblock", handle(func(ctx context.Context, in []netip.Prefix) (any, error) { return c.admin.Unblock(ctx, in) }))
-	mux.HandleFunc("POST /v1/flush", handle(func(ctx context.Context, _ none) (any, error) { return c.admin.Flush(ctx) }))
-	mux.HandleFunc("GET /v1/list", handle(func(ctx context.Context, _ none) (any, error) { return c.admin.List(ctx) }))
-	mux.HandleFunc("POST /v1/show", handle(func(ctx context.Context, in netip.Addr) (any, error) { return c.admin.Show(ctx, in) }))
-	mux.HandleFunc("GET /v1/whitelist", handle(func(ctx context.Context, _ none) (any, error) { return c.admin.Whitelist(ctx) }))
-	mux.HandleFunc("POST /v1/whitelist", handle(func(ctx context.Context, in WhitelistEdit) (any, error) {
+	route := func(method, path string, h http.HandlerFunc) {
+		mux.HandleFunc(method+" /v1/"+path, h)
+		mux.HandleFunc("/v1/"+path, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Allow", method)
+			fail(w, http.StatusMethodNotAllowed, Exit(ExitUsage, "%s %s: use %s", r.Method, r.URL.Path, method))
+		})
+	}
+	route(http.MethodPost, "block", handle(func(ctx context.Context, in []BlockEntry) (any, error) { return c.admin.Block(ctx, in) }))
+	route(http.MethodPost, "unblock", handle(func(ctx context.Context, in []netip.Prefix) (any, error) { return c.admin.Unblock(ctx, in) }))
+	route(http.MethodPost, "flush", handle(func(ctx context.Context, _ none) (any, error) { return c.admin.Flush(ctx) }))
+	route(http.MethodGet, "list", handle(func(ctx context.Context, _ none) (any, error) { return c.admin.List(ctx) }))
+	route(http.MethodPost, "show", handle(func(ctx context.Context, in netip.Addr) (any, error) { return c.admin.Show(ctx, in) }))
+	route(http.MethodGet, "whitelist", handle(func(ctx context.Context, _ none) (any, error) { return c.admin.Whitelist(ctx) }))
+	route(http.MethodPost, "whitelist/edit", handle(func(ctx context.Context, in WhitelistEdit) (any, error) {
 		return none{}, c.admin.EditWhitelist(ctx, in)
 	}))
-	mux.HandleFunc("GET /v1/stats", handle(func(ctx context.Context, _ none) (any, error) { return c.admin.Stats(ctx) }))
-	mux.HandleFunc("POST /v1/reload", handle(func(ctx context.Context, _ none) (any, error) { return c.admin.Reload(ctx) }))
-	mux.HandleFunc("POST /v1/stop", handle(func(ctx context.Context, _ none) (any, error) { return none{}, c.admin.Stop(ctx) }))
+	route(http.MethodGet, "stats", handle(func(ctx context.Context, _ none) (any, error) { return c.admin.Stats(ctx) }))
+	route(http.MethodPost, "reload", handle(func(ctx context.Context, _ none) (any, error) { return c.admin.Reload(ctx) }))
+	route(http.MethodPost, "stop", handle(func(ctx context.Context, _ none) (any, error) { return none{}, c.admin.Stop(ctx) }))
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		fail(w, http.StatusNotFound, Exit(ExitUsage, "%s %.100q: no such request", r.Method, r.URL.Path))
+	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := mayControl(r.Context()); err != nil {
 			fail(w, http.StatusForbidden, err)

@@ -3,7 +3,6 @@ package guard
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"os"
 	"os/signal"
 	"sync"
@@ -107,12 +106,8 @@ func (r *runner) allWorkers() []*worker {
 
 // followOwn tells the workers this host's addresses, until ctx ends.
 func (r *runner) followOwn(ctx context.Context) {
-	only := hostaddr.Config{NoSpecial: true, NoGateways: true, NoResolvers: true, NoSSHPeer: true}
-	err := hostaddr.Follow(ctx, only, nil, func(entries []hostaddr.Entry) {
-		own := make(map[netip.Addr]struct{}, len(entries))
-		for _, e := range entries {
-			own[e.Prefix.Addr()] = struct{}{}
-		}
+	err := hostaddr.Follow(ctx, hostaddr.OwnOnly(), nil, func(entries []hostaddr.Entry) {
+		own := hostaddr.Own(entries)
 		r.shared.own.Store(&own)
 	})
 	if err != nil {

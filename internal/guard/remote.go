@@ -32,7 +32,11 @@ func dial(path string) (*remote, error) {
 	case err != nil:
 		return nil, fmt.Errorf("talk to the guard: %w", err)
 	}
+	elsewhere := elsewhere(conn)
 	_ = conn.Close() // nothing was written; the client dials for itself
+	if elsewhere && !chosen {
+		return nil, nil
+	}
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", path)
 	}}
@@ -110,7 +114,7 @@ func (r *remote) Whitelist(ctx context.Context) (out []WhitelistObject, err erro
 
 // EditWhitelist asks for entries to be added and removed.
 func (r *remote) EditWhitelist(ctx context.Context, edit WhitelistEdit) error {
-	return r.call(ctx, http.MethodPost, "whitelist", edit, &none{})
+	return r.call(ctx, http.MethodPost, "whitelist/edit", edit, &none{})
 }
 
 // Stats asks for the guard's counters.

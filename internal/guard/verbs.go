@@ -65,10 +65,7 @@ func (r *BlockRequest) entry(p netip.Prefix) (BlockEntry, error) {
 	if _, err := backend.ParseTarget(r.Target); err != nil {
 		return e, err
 	}
-	action, err := backend.ParseAction(r.Action)
-	if err == nil && !action.Stops() {
-		err = fmt.Errorf("%w: action %q (use drop, reject or reject-reset)", backend.ErrInvalid, r.Action)
-	}
+	_, err := stopping(r.Action)
 	return e, err
 }
 
