@@ -273,9 +273,14 @@ func (m *Manager) unblock(s string) error {
 }
 
 // Unblock lifts what exactly this prefix has: blocks, rate limits and kernel
-// log rules, in both directions. It returns what was lifted, nothing if there
-// was nothing.
+// log rules, in both directions; p is made canonical. It returns what was
+// lifted, nothing if there was nothing.
 func (m *Manager) Unblock(ctx context.Context, p netip.Prefix) ([]BlockInfo, error) {
+	p, err := backend.Canonical(p)
+	if err != nil {
+		m.count(&m.stats.errors)
+		return nil, err
+	}
 	m.kernel.Lock()
 	events, err := m.lift(ctx, p)
 	m.kernel.Unlock()
