@@ -56,6 +56,11 @@ type Manager struct {
 // backend.ErrPermission, ErrInUse or ErrNotLinux. If it fails, nothing of ours
 // is left in the kernel that was not there before.
 func NewManager(config *ManagerConfig) (*Manager, error) {
+	return newManager(config, (*Manager).open)
+}
+
+// newManager is NewManager on the backend that open makes.
+func newManager(config *ManagerConfig, open func(*Manager, context.Context) error) (*Manager, error) {
 	cfg, err := config.withDefaults()
 	if err != nil {
 		return nil, fmt.Errorf("firewall configuration: %w", err)
@@ -74,7 +79,7 @@ func NewManager(config *ManagerConfig) (*Manager, error) {
 	}
 	m.readProtected()
 	ctx := context.Background()
-	if err := m.open(ctx); err != nil {
+	if err := open(m, ctx); err != nil {
 		return nil, err
 	}
 	if err := m.adopt(ctx); err != nil {
@@ -222,9 +227,8 @@ func (m *Manager) IsBlocked(ip string) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	for _, t := range []backend.Target{backend.Source, backend.Destination} {
-		e := m.idx.covering(t, p, now)
-		if e != nil && (e.forced || !m.exempt(backend.Key{Prefix: p, Target: t}, false)) {
-			return true
+		if m.idx.covering(t, p, now) != nil {
+			return !m.letThrough(p, now)
 		}
 	}
 	return false

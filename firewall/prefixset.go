@@ -92,6 +92,14 @@ func (s *prefixSet[V]) covers(p netip.Prefix) bool {
 	return tiles(p, s.within(p))
 }
 
+// halves cuts a prefix of more than one address in two.
+func halves(p netip.Prefix) (low, high netip.Prefix) {
+	b := p.Addr().AsSlice()
+	b[p.Bits()/8] |= 0x80 >> (p.Bits() % 8)
+	upper, _ := netip.AddrFromSlice(b)
+	return netip.PrefixFrom(p.Addr(), p.Bits()+1), netip.PrefixFrom(upper, p.Bits()+1)
+}
+
 // tiles reports whether the prefixes, all inside p, leave no address of it out.
 func tiles(p netip.Prefix, inside []netip.Prefix) bool {
 	if len(inside) == 0 {
@@ -100,7 +108,7 @@ func tiles(p netip.Prefix, inside []netip.Prefix) bool {
 	if slices.Contains(inside, p) {
 		return true
 	}
-	low := netip.PrefixFrom(p.Addr(), p.Bits()+1)
+	low, high := halves(p)
 	var left, right []netip.Prefix
 	for _, q := range inside {
 		if low.Contains(q.Addr()) {
@@ -112,7 +120,7 @@ func tiles(p netip.Prefix, inside []netip.Prefix) bool {
 	if len(left) == 0 || len(right) == 0 {
 		return false
 	}
-	return tiles(low, left) && tiles(netip.PrefixFrom(right[0].Addr(), p.Bits()+1).Masked(), right)
+	return tiles(low, left) && tiles(high, right)
 }
 
 func (s *prefixSet[V]) keys() []netip.Prefix {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/netcap-guard/netcap-guard/backend"
 )
@@ -48,18 +49,51 @@ func (m *Manager) allowed(fresh *entry, gone []backend.Block) *[]netip.Prefix {
 	}
 	list := m.white.all.keys()
 	for _, p := range m.protected.keys() {
-		undoes := func(f netip.Prefix) bool { return overlaps(f, p) }
-		if !slices.ContainsFunc(forced, undoes) {
-			list = append(list, p)
-		}
+		list = append(list, without(p, forced)...)
 	}
 	return &list
 }
 
-// overlaps reports whether a forced block and a protected prefix meet such
-// that the protection would undo the block.
-func overlaps(forced, protected netip.Prefix) bool {
-	return protected.Bits() <= forced.Bits() && protected.Contains(forced.Addr())
+// without is what is left of a protected prefix when the forced ones inside it
+// are cut out. A forced prefix that is larger cuts nothing out: somebody who
+// blocks a network does not mean the gateway in it.
+func without(p netip.Prefix, forced []netip.Prefix) []netip.Prefix {
+	inside := func(f netip.Prefix) bool { return f.Bits() >= p.Bits() && p.Contains(f.Addr()) }
+	switch {
+	case slices.Contains(forced, p):
+		return nil
+	case !slices.ContainsFunc(forced, inside):
+		return []netip.Prefix{p}
+	}
+	low, high := halves(p)
+	return append(without(low, forced), without(high, forced)...)
+}
+
+// letThrough reports whether the kernel lets a host pass in front of every
+// block: it answers for a single address what allowed lists. Needs m.mu.
+func (m *Manager) letThrough(host netip.Prefix, now time.Time) bool {
+	if _, _, ok := m.white.all.longest(host); ok {
+		return true
+	}
+	open := false
+	m.protected.containing(host, func(p netip.Prefix, _ string) bool {
+		open = !m.pierced(p, host, now)
+		return !open
+	})
+	return open
+}
+
+// pierced reports whether a block by force inside the protected prefix holds
+// the host. Needs m.mu.
+func (m *Manager) pierced(protected, host netip.Prefix, now time.Time) bool {
+	found := false
+	for t := range m.idx.prefixes {
+		m.idx.prefixes[t].containing(host, func(p netip.Prefix, e *entry) bool {
+			found = found || p.Bits() >= protected.Bits() && e.forced && !e.Expired(now)
+			return !found && p.Bits() >= protected.Bits()
+		})
+	}
+	return found
 }
 
 // Origins of whitelist entries. Others are named by who makes them, with
