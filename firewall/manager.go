@@ -281,18 +281,18 @@ func (m *Manager) flush(ctx context.Context) ([]Event, error) {
 	if m.closed {
 		return nil, ErrClosed
 	}
+	events := m.expire(ctx, m.now())
 	if err := m.backend.Flush(ctx); err != nil {
 		m.count(&m.stats.errors)
-		return nil, fmt.Errorf("flush: %w", err)
+		return events, fmt.Errorf("flush: %w", err)
 	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	var events []Event
 	for _, e := range m.idx.list() {
 		m.idx.remove(e.Key)
 		m.stats.removed++
 		events = append(events, Event{Kind: Unblocked, Block: e.info(), By: ByFlush, At: m.clockLocked()})
 	}
+	m.mu.Unlock()
 	return events, nil
 }
 

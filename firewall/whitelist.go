@@ -264,10 +264,11 @@ func (m *Manager) editWhitelist(ctx context.Context, edit func() bool, undo func
 	if m.closed {
 		return nil, ErrClosed
 	}
+	ended := m.expire(ctx, m.now()) // what is over was not lifted
 	m.mu.Lock()
 	if !edit() {
 		m.mu.Unlock()
-		return nil, nil
+		return ended, nil
 	}
 	var change backend.Change
 	for _, e := range m.idx.blocks {
@@ -283,5 +284,5 @@ func (m *Manager) editWhitelist(ctx context.Context, edit func() bool, undo func
 		undo()
 		m.mu.Unlock()
 	}
-	return events, err
+	return append(ended, events...), err
 }
