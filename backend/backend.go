@@ -55,6 +55,8 @@ type Backend interface {
 	// enforced or not.
 	List(ctx context.Context) ([]Block, error)
 
+	Watcher // Lookup and Watch
+
 	// Flush removes all blocks; table, chain, hooks, jumps and the allowed
 	// prefixes stay.
 	Flush(ctx context.Context) error

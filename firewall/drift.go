@@ -18,12 +18,11 @@ func (m *Manager) follow(ctx context.Context, followers *sync.WaitGroup) {
 	if p := m.cfg.Protect; !p.NoOwn || !p.NoGateways || !p.NoResolvers {
 		followers.Go(func() { m.followHost(ctx) })
 	}
-	w, ok := m.backend.(backend.Watcher)
-	if !ok || m.cfg.DryRun {
+	if m.cfg.DryRun {
 		return
 	}
 	followers.Go(func() {
-		m.logError("watching the kernel", w.Watch(ctx, nil, func(e backend.Event) { m.foreign(ctx, e) }))
+		m.logError("watching the kernel", m.backend.Watch(ctx, nil, func(e backend.Event) { m.foreign(ctx, e) }))
 	})
 }
 
@@ -131,11 +130,10 @@ func (m *Manager) wholeGroup(gone []*entry, now time.Time) bool {
 // index, after asking the kernel whether they are really gone. It runs with
 // m.kernel held.
 func (m *Manager) missed(ctx context.Context, keys []backend.Key) ([]Event, error) {
-	w, ok := m.backend.(backend.Watcher)
-	if !ok || len(keys) == 0 {
+	if len(keys) == 0 {
 		return nil, nil
 	}
-	found, err := w.Lookup(ctx, keys)
+	found, err := m.backend.Lookup(ctx, keys)
 	if err != nil {
 		return nil, fmt.Errorf("look for removed blocks: %w", err)
 	}

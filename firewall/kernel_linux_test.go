@@ -211,7 +211,8 @@ func TestKernelFailureChangesNothing(t *testing.T) {
 		if got := listing(m); got != before {
 			t.Errorf("listing\n%swas\n%s", got, before)
 		}
-		if got := m.GetStats()["errors"]; got != 1 {
+		// The monitor may have noticed as well, and counts for itself.
+		if got := m.GetStats()["errors"]; got < 1 {
 			t.Errorf("errors = %d", got)
 		}
 	})

@@ -10,8 +10,7 @@ import (
 // their order; nil where it does not know.
 func (m *Manager) Packets(ctx context.Context, blocks []BlockInfo) ([]*uint64, error) {
 	out := make([]*uint64, len(blocks))
-	w, ok := m.backend.(backend.Watcher)
-	if !ok || len(blocks) == 0 || m.cfg.DryRun {
+	if len(blocks) == 0 || m.cfg.DryRun {
 		return out, nil
 	}
 	keys := make([]backend.Key, len(blocks))
@@ -23,7 +22,7 @@ func (m *Manager) Packets(ctx context.Context, blocks []BlockInfo) ([]*uint64, e
 	if m.closed {
 		return nil, ErrClosed
 	}
-	found, err := w.Lookup(ctx, keys)
+	found, err := m.backend.Lookup(ctx, keys)
 	if err != nil {
 		m.count(&m.stats.errors)
 		return nil, err
