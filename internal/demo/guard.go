@@ -47,11 +47,13 @@ func (s *stage) startGuard(ctx context.Context, binary string) error {
 	if err := os.WriteFile(rules, ruleFile, 0o600); err != nil {
 		return fmt.Errorf("write the demo's rules: %w", err)
 	}
-	// An empty configuration keeps the machine's own out of the demo.
-	if err := os.WriteFile(config, nil, 0o600); err != nil {
+	// A configuration of its own, and a control socket, keep the machine's out
+	// of the demo: a guard may be running there.
+	if err := os.WriteFile(config, []byte("whitelist_dir: "+s.temp+"\n"), 0o600); err != nil {
 		return fmt.Errorf("write the demo's configuration: %w", err)
 	}
-	args := []string{"-i", "eth0", "--backend=" + s.backend.name, "--rules", rules, "--config", config, "-o", "json"}
+	args := []string{"-i", "eth0", "--backend=" + s.backend.name, "--rules", rules, "--config", config,
+		"--control", filepath.Join(s.temp, "control.sock"), "-o", "json"}
 	s.out.step("the victim starts netcap-guard " + strings.Join(args[:3], " "))
 	var err error
 	if s.guard, err = netlab.Start(s.victim.Command(ctx, binary, args...)); err != nil {

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -32,18 +33,41 @@ func withPeer(ctx context.Context, c net.Conn) context.Context {
 	if !ok {
 		return ctx
 	}
-	raw, err := u.SyscallConn()
+	cred, err := peerOf(u)
 	if err != nil {
 		return ctx
+	}
+	return context.WithValue(ctx, peerKey{}, cred)
+}
+
+// peerOf is who is on the other end of a connection: for a client, who listens
+// there.
+func peerOf(u *net.UnixConn) (*unix.Ucred, error) {
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return nil, err
 	}
 	var cred *unix.Ucred
 	cerr := raw.Control(func(fd uintptr) {
 		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	})
-	if cerr != nil || err != nil {
-		return ctx
+	return cred, errors.Join(cerr, err)
+}
+
+// elsewhere reports whether the process on the other end is known to work in
+// another network namespace.
+func elsewhere(c net.Conn) bool {
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return false
 	}
-	return context.WithValue(ctx, peerKey{}, cred)
+	cred, err := peerOf(u)
+	if err != nil {
+		return false
+	}
+	theirs, terr := os.Stat(fmt.Sprintf("/proc/%d/ns/net", cred.Pid))
+	ours, oerr := os.Stat("/proc/thread-self/ns/net")
+	return terr == nil && oerr == nil && !os.SameFile(theirs, ours)
 }
 
 // mayControl lets root, the guard's own user and members of the guard's group

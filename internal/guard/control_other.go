@@ -16,3 +16,5 @@ func listenControl(string) (net.Listener, error) { return nil, errNoControl }
 func withPeer(ctx context.Context, _ net.Conn) context.Context { return ctx }
 
 func mayControl(context.Context) error { return errNoControl }
+
+func elsewhere(net.Conn) bool { return false }

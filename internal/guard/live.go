@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/signal"
 	"sync"
-	"syscall"
 
 	"github.com/netcap-guard/netcap-guard/capture"
 	"github.com/netcap-guard/netcap-guard/internal/hostaddr"
@@ -59,14 +57,11 @@ func (w *worker) drain(s capture.Source) error {
 // attend looks after the run until ctx ends: a hangup reopens the event file
 // and reads the rules anew.
 func (r *runner) attend(ctx context.Context) {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-hangup:
+		case <-r.hangups:
 			if err := r.events.reopen(); err != nil {
 				r.log.Error("the event file stays open as it was", "error", err)
 			}

@@ -21,8 +21,12 @@ type remote struct {
 	client *http.Client
 }
 
-// dial looks for a guard on the socket; nil without an error where none runs.
-func dial(path string) (*remote, error) {
+// dial looks for the running guard; nil without an error where none runs. On
+// the default socket a guard that works in another network namespace (this
+// process may run under ip netns exec) is none: its blocks would not be the
+// ones that were meant.
+func (c *VerbConfig) dial() (*remote, error) {
+	path := c.ControlPath(c.Netns)
 	conn, err := net.DialTimeout("unix", path, 5*time.Second)
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
@@ -32,9 +36,9 @@ func dial(path string) (*remote, error) {
 	case err != nil:
 		return nil, fmt.Errorf("talk to the guard: %w", err)
 	}
-	elsewhere := elsewhere(conn)
+	other := c.Control == "" && elsewhere(conn)
 	_ = conn.Close() // nothing was written; the client dials for itself
-	if elsewhere && !chosen {
+	if other {
 		return nil, nil
 	}
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"os/signal"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -45,6 +48,7 @@ type runner struct {
 	workers []*worker
 	names   *allowlist.Resolver
 	control *control
+	hangups chan os.Signal
 	end     context.CancelFunc // ends the run in order
 }
 
@@ -96,8 +100,16 @@ func Run(ctx context.Context, cfg Config, env Environment) (err error) {
 		r.ready(rs, replay)
 		err = r.replay(ctx)
 	} else if err = r.startControl(); err == nil {
+		// From before the guard says that it is ready: until then a hangup
+		// ends it, as it ends any program.
+		r.hangups = make(chan os.Signal, 1)
+		signal.Notify(r.hangups, syscall.SIGHUP)
+		defer signal.Stop(r.hangups)
 		r.ready(rs, replay)
 		err = r.live(ctx)
+	} else if len(r.manager.GetActiveBlocks()) > 0 {
+		// What an earlier guard left is not lifted by a start that failed.
+		err = errors.Join(err, r.manager.Detach())
 	}
 	return errors.Join(err, r.shutdown(replay))
 }

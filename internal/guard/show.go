@@ -43,7 +43,7 @@ func (b *BlockObject) life() string {
 // List prints what the kernel enforces: a running guard's listing, else the
 // kernel's own, in which it changes nothing.
 func List(ctx context.Context, c VerbConfig) error {
-	r, err := dial(c.ControlPath(c.Netns))
+	r, err := c.dial()
 	if err != nil {
 		return err
 	}

@@ -93,7 +93,7 @@ func (c *VerbConfig) verb(a admin) *Verb {
 // kernel itself. In the kernel it leaves the blocks in force; without a block,
 // nothing of ours stays behind.
 func WithAdmin(ctx context.Context, c VerbConfig, work func(*Verb) error) error {
-	r, err := dial(c.ControlPath(c.Netns))
+	r, err := c.dial()
 	if err != nil {
 		return err
 	}
@@ -128,13 +128,12 @@ func WithAdmin(ctx context.Context, c VerbConfig, work func(*Verb) error) error 
 
 // WithGuard calls work with the running guard; without one it fails.
 func WithGuard(c VerbConfig, work func(*Verb, Daemon) error) error {
-	path := c.ControlPath(c.Netns)
-	r, err := dial(path)
+	r, err := c.dial()
 	if err != nil {
 		return err
 	}
 	if r == nil {
-		return fmt.Errorf("no guard is running (nobody answers on %s)", path)
+		return fmt.Errorf("no guard is running (nobody answers on %s for this network namespace)", c.ControlPath(c.Netns))
 	}
 	return work(c.verb(r), r)
 }
@@ -280,7 +279,7 @@ func (v *Verb) settle(list []address, answers []Answer, bad []error, judge func(
 // Cleanup takes everything of ours out of the kernel. A running guard would
 // put it back, so it is told to end first.
 func Cleanup(ctx context.Context, c VerbConfig) error {
-	r, err := dial(c.ControlPath(c.Netns))
+	r, err := c.dial()
 	if err != nil {
 		return err
 	}
