@@ -85,11 +85,11 @@ func TestBadInput(t *testing.T) {
 		{"unknown interface", []string{"-i", "eth9", "--rules", good}, 1, []string{"eth9"}},
 		{"neither interface nor capture", []string{"--rules", good}, 2, []string{"eth0"}},
 		{"unknown backend", []string{"-i", "eth0", "--rules", good, "--backend=pf"}, 2, []string{"pf"}},
-		{"bad whitelist", []string{"-i", "eth0", "--rules", good, "--whitelist", "nobody"}, 2, []string{"nobody"}},
+		{"bad whitelist", []string{"-i", "eth0", "--rules", good, "--whitelist", "192.0.2.0/33"}, 2, []string{"192.0.2.0/33"}},
 		{"unknown namespace", []string{"-i", "eth0", "--rules", good, "--netns", "nowhere"}, 1, []string{"nowhere"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			args := slices.Concat(common(t, f), tc.args, []string{"-q"})
+			args := slices.Concat(common(t, f, w.victim.NS), tc.args, []string{"-q"})
 			r := finish(t, f.command(t, w.victim.NS, guardBinary(), args...))
 			oneLine(t, r, tc.code, tc.says...)
 			f.mustBeClean(t, w.victim.NS)
@@ -160,12 +160,12 @@ func TestNoPrivileges(t *testing.T) {
 	each(t, func(t *testing.T, f flavour) {
 		w := newWorld(t)
 		file := rules(t, "iptables_block", "duration: 10m")
-		live := asNobody(t, f, w, slices.Concat(common(t, f), []string{"-i", "eth0", "--rules", file, "-q"})...)
+		live := asNobody(t, f, w, slices.Concat(common(t, f, w.victim.NS), []string{"-i", "eth0", "--rules", file, "-q"})...)
 		oneLine(t, finish(t, live), 1, "root")
-		block := asNobody(t, f, w, slices.Concat([]string{"block", "198.51.100.1", "-q"}, common(t, f))...)
+		block := asNobody(t, f, w, slices.Concat([]string{"block", "198.51.100.1", "-q"}, common(t, f, w.victim.NS))...)
 		oneLine(t, finish(t, block), 1, "root")
 		f.mustBeClean(t, w.victim.NS)
-		replay := asNobody(t, f, w, slices.Concat(common(t, f), []string{"-r", capture(t, linkRaw, 60), "--rules", file, "-o", "json"})...)
+		replay := asNobody(t, f, w, slices.Concat(common(t, f, w.victim.NS), []string{"-r", capture(t, linkRaw, 60), "--rules", file, "-o", "json"})...)
 		if got := alerts(t, finish(t, replay).mustBe(t, 0)); len(got) != 1 {
 			t.Errorf("a replay needs no privileges: alerts %+v, want one", got)
 		}
@@ -177,7 +177,7 @@ func TestNoIPTablesProgram(t *testing.T) {
 	f := newFlavour(t, "iptables-nft")
 	w := newWorld(t)
 	empty := t.TempDir()
-	cmd := f.command(t, w.victim.NS, guardBinary(), slices.Concat(common(t, f),
+	cmd := f.command(t, w.victim.NS, guardBinary(), slices.Concat(common(t, f, w.victim.NS),
 		[]string{"-i", "eth0", "--rules", rules(t, "iptables_block", "duration: 10m"), "-q"})...)
 	cmd.Env = append(os.Environ(), "PATH="+empty)
 	oneLine(t, finish(t, cmd), 1, "iptables", "install")
@@ -200,7 +200,7 @@ func TestOneFamilyMissing(t *testing.T) {
 		}
 	}
 	w := newWorld(t)
-	cmd := f.command(t, w.victim.NS, guardBinary(), slices.Concat([]string{"block", w.attacker.v4.String()}, common(t, f))...)
+	cmd := f.command(t, w.victim.NS, guardBinary(), slices.Concat([]string{"block", w.attacker.v4.String()}, common(t, f, w.victim.NS))...)
 	cmd.Env = append(os.Environ(), "PATH="+f.tools)
 	r := finish(t, cmd).mustBe(t, 0)
 	if !strings.Contains(r.stderr, "ip6tables") && !strings.Contains(r.stderr, "IPv6") {

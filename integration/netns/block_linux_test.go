@@ -71,6 +71,7 @@ func TestRejectAnswers(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			each(t, func(t *testing.T, f flavour) {
 				w := newWorld(t)
+				unlimitedAnswers(t, w.victim)
 				g := startGuard(t, f, w.victim.NS, rules(t, "iptables_reject", tc.config))
 				for name, to := range families(w) {
 					scan(t, w.attacker, to)
@@ -90,6 +91,18 @@ func TestRejectAnswers(t *testing.T) {
 				g.end(t)
 			})
 		})
+	}
+}
+
+// unlimitedAnswers lifts the kernel's own limit of ICMP answers to one address
+// (one a second, after six at once): a scan that is answered uses them up, and
+// what is tested here is the guard's limit.
+func unlimitedAnswers(t *testing.T, h host) {
+	t.Helper()
+	for _, key := range []string{"net/ipv4/icmp_ratelimit", "net/ipv6/icmp/ratelimit"} {
+		if err := h.Sysctl(key, "0"); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

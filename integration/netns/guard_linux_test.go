@@ -86,12 +86,18 @@ func write(t *testing.T, name, text string) string {
 	return path
 }
 
-// common are the flags that choose the backend and keep the machine's own
-// configuration out of a test.
-func common(t *testing.T, f flavour) []string {
+// common are the flags that choose the backend, keep the machine's own
+// configuration out of a test and its control sockets apart: the one of
+// `--netns NAME` for whoever works in that namespace.
+func common(t *testing.T, f flavour, ns *netlab.NS) []string {
 	t.Helper()
-	return []string{"--backend=" + f.backend, "--config", write(t, "config.yaml", "")}
+	path := socket(ns)
+	t.Cleanup(func() { _ = os.Remove(path) }) // a killed guard leaves it
+	return []string{"--backend=" + f.backend, "--config", write(t, "config.yaml", ""), "--control", path}
 }
+
+// socket is the control socket of the guard in a namespace.
+func socket(ns *netlab.NS) string { return filepath.Join("/run/netcap-guard", ns.Name+".sock") }
 
 // startGuard starts the guard on eth0 of a namespace and waits until it says
 // that it captures.
@@ -105,7 +111,7 @@ func startGuard(t *testing.T, f flavour, ns *netlab.NS, rules string, flags ...s
 // it captures.
 func launch(t *testing.T, f flavour, ns *netlab.NS, cmd *exec.Cmd) *guard {
 	t.Helper()
-	cmd.Args = slices.Concat(cmd.Args, []string{"-o", "json"}, common(t, f))
+	cmd.Args = slices.Concat(cmd.Args, []string{"-o", "json"}, common(t, f, ns))
 	p, err := netlab.Start(cmd)
 	if err != nil {
 		t.Fatal(err)
@@ -183,15 +189,24 @@ type result struct {
 // verb runs one subcommand inside a namespace to its end.
 func verb(t *testing.T, f flavour, ns *netlab.NS, args ...string) result {
 	t.Helper()
-	return finish(t, f.command(t, ns, guardBinary(), slices.Concat(args, common(t, f))...))
+	return finish(t, f.command(t, ns, guardBinary(), slices.Concat(args, common(t, f, ns))...))
 }
 
-// finish runs a prepared command to its end, whatever its exit code.
+// finish runs a prepared command to its end, whatever its exit code. One that
+// does not end fails the test.
 func finish(t *testing.T, cmd *exec.Cmd) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
+	err := cmd.Start()
+	if err == nil {
+		late := time.AfterFunc(patience, func() {
+			t.Errorf("%v does not end", cmd.Args)
+			_ = cmd.Process.Kill() // an error: it has just ended
+		})
+		err = cmd.Wait()
+		late.Stop()
+	}
 	r := result{args: cmd.Args, stdout: stdout.String(), stderr: stderr.String()}
 	var exit *exec.ExitError
 	switch {
