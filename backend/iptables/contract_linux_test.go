@@ -114,10 +114,21 @@ func runElsewhere(t *testing.T, name, without string) *elsewhere {
 func (e *elsewhere) wait(t *testing.T) {
 	err := <-e.done
 	if err != nil || !strings.Contains(e.out.String(), "--- PASS: TestContract/"+e.name+" ") {
-		t.Errorf("%v:\n%s", err, e.out.String())
+		t.Errorf("%v:\n%s", err, e.failures())
 	} else if testing.Verbose() {
 		t.Log(e.out.String())
 	}
+}
+
+// failures is the output without what says that something went well.
+func (e *elsewhere) failures() string {
+	var b strings.Builder
+	for l := range strings.Lines(e.out.String()) {
+		if s := strings.TrimSpace(l); !strings.HasPrefix(s, "--- PASS") && !strings.HasPrefix(s, "=== ") {
+			b.WriteString(l)
+		}
+	}
+	return b.String()
 }
 
 // newProber joins this process's namespace, the guard's host, to one of a peer.
