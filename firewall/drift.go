@@ -138,8 +138,8 @@ func (m *Manager) missed(ctx context.Context, keys []backend.Key) ([]Event, erro
 		return nil, fmt.Errorf("look for removed blocks: %w", err)
 	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	var events []Event
+	forced := false
 	for _, s := range found {
 		e := m.idx.get(s.Key)
 		// A block of another action under the same key is not ours to count.
@@ -148,9 +148,11 @@ func (m *Manager) missed(ctx context.Context, keys []backend.Key) ([]Event, erro
 		}
 		m.idx.remove(e.Key)
 		m.stats.removed++
+		forced = forced || e.forced
 		events = append(events, Event{Kind: Unblocked, Block: e.info(), By: ByForeign, At: m.clockLocked()})
 	}
-	return events, nil
+	m.mu.Unlock()
+	return events, m.protectAgain(ctx, forced)
 }
 
 // restore puts structure, blocks and whitelist back in one step. It runs with

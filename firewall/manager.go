@@ -286,14 +286,20 @@ func (m *Manager) flush(ctx context.Context) ([]Event, error) {
 		m.count(&m.stats.errors)
 		return events, fmt.Errorf("flush: %w", err)
 	}
+	forced := false
 	m.mu.Lock()
 	for _, e := range m.idx.list() {
 		m.idx.remove(e.Key)
 		m.stats.removed++
+		forced = forced || e.forced
 		events = append(events, Event{Kind: Unblocked, Block: e.info(), By: ByFlush, At: m.clockLocked()})
 	}
 	m.mu.Unlock()
-	return events, nil
+	err := m.protectAgain(ctx, forced)
+	if err != nil {
+		m.count(&m.stats.errors)
+	}
+	return events, err
 }
 
 // Close stops the background goroutine and takes everything of ours out of

@@ -54,6 +54,22 @@ func (m *Manager) allowed(fresh *entry, gone []backend.Block) *[]netip.Prefix {
 	return &list
 }
 
+// protectAgain lets protected addresses through again that blocks had pierced
+// by force, where such blocks have left the kernel in another way than by a
+// change of ours (see closing). It runs with m.kernel held.
+func (m *Manager) protectAgain(ctx context.Context, forced bool) error {
+	if !forced {
+		return nil
+	}
+	m.mu.RLock()
+	allow := m.allowed(nil, nil)
+	m.mu.RUnlock()
+	if err := m.backend.Apply(ctx, backend.Change{Allow: allow}); err != nil {
+		return fmt.Errorf("let protected addresses through again: %w", err)
+	}
+	return nil
+}
+
 // without is what is left of a protected prefix when the forced ones inside it
 // are cut out. A forced prefix that is larger cuts nothing out: somebody who
 // blocks a network does not mean the gateway in it.
