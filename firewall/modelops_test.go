@@ -1,0 +1,333 @@
+package firewall
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/netcap-guard/netcap-guard/backend"
+)
+
+// step makes one random operation, on the Manager and on the reference.
+func (r *modelRun) step() {
+	ops := []struct {
+		weight int
+		do     func()
+	}{
+		{24, r.opBlock}, {12, r.opAgain}, {8, r.opUnblock}, {14, r.opClock}, {7, r.opAllow}, {6, r.opDisallow},
+		{4, r.opSetList}, {1, r.opFlush}, {18, r.opDamage}, {5, r.opCrash}, {1, r.opClose}, {5, r.opBadInput},
+	}
+	total := 0
+	for _, op := range ops {
+		total += op.weight
+	}
+	n := r.rng.IntN(total)
+	for _, op := range ops {
+		if n -= op.weight; n < 0 {
+			op.do()
+			return
+		}
+	}
+}
+
+func pick[T any](r *modelRun, from []T) T { return from[r.rng.IntN(len(from))] }
+
+// chance is true n times in a hundred.
+func (r *modelRun) chance(n int) bool { return r.rng.IntN(100) < n }
+
+// form is one of the ways to write a prefix: with host bits, IPv4-mapped.
+func (r *modelRun) form(p netip.Prefix) netip.Prefix {
+	a, bits := p.Addr(), p.Bits()
+	if r.chance(30) {
+		b := a.AsSlice()
+		for i := bits; i < 8*len(b); i++ {
+			b[i/8] |= byte(r.rng.IntN(2)) << (7 - i%8)
+		}
+		a, _ = netip.AddrFromSlice(b)
+	}
+	if a.Is4() && r.chance(30) {
+		a, bits = netip.AddrFrom16(a.As16()), bits+96
+	}
+	return netip.PrefixFrom(a, bits)
+}
+
+// text is one of the ways to write a prefix as a person does.
+func (r *modelRun) text(p netip.Prefix) string {
+	p = r.form(p)
+	if p.IsSingleIP() && r.chance(80) {
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
+// duration is zero or in seconds, and not so near to what is left of the old
+// block that a kernel's rounding would decide which of the two is longer.
+func (r *modelRun) duration(k backend.Key) time.Duration {
+	if r.chance(12) {
+		return 0
+	}
+	d := time.Duration(20+r.rng.IntN(900)) * time.Second
+	if r.chance(40) {
+		d *= 10
+	}
+	if old := r.ref.blocks[k]; old != nil && !old.Permanent() {
+		left := old.ExpiresAt.Sub(r.ref.now)
+		if r.chance(15) && !old.loose {
+			return left
+		}
+		if diff := (d - left).Abs(); diff > 0 && diff < 5*time.Second || diff == 0 && old.loose {
+			d += 11 * time.Second
+		}
+	}
+	return d
+}
+
+func (r *modelRun) opBlock() {
+	r.request(backend.Key{Prefix: pick(r, universe()), Target: backend.Target(r.rng.IntN(2))}, r.chance(12))
+}
+
+// opAgain asks for a block that is there already, of any strength.
+func (r *modelRun) opAgain() {
+	keys := r.ref.keys()
+	if len(keys) == 0 {
+		r.opBlock()
+		return
+	}
+	k := pick(r, keys)
+	r.request(k, r.ref.blocks[k].forced && r.chance(80) || r.chance(10))
+}
+
+func (r *modelRun) request(k backend.Key, force bool) {
+	req := Request{
+		Prefix: r.form(k.Prefix), Target: k.Target, Action: pick(r, []backend.Action{backend.Drop, backend.Reject, backend.RejectReset}),
+		Duration: r.duration(k), ByRule: r.chance(50), Force: force || k.Prefix.Bits() == 0,
+		Rule: pick(r, []string{"", "Block SSH Brute Force", ManualRule, ManualRule, "a; b", "fünf", `"quoted"`, strings.Repeat("r", backend.MaxRuleName)}),
+		Reason: pick(r, []string{"", "10 in 5m0s", "; ; @5/1", "line\nbreak", `back\slash "and" $(quotes) 'here'`, "四字 \U0001f525",
+			strings.Repeat("a long reason ", 30)}),
+	}
+	if !req.Force && r.chance(30) {
+		r.requestText(k, req)
+		return
+	}
+	want := r.ref.block(k, req)
+	res, err := r.m.Block(context.Background(), req)
+	r.say("block %v %s %s for %s, rule %.12q force %t by rule %t: %s", req.Prefix, k.Target, req.Action, req.Duration, req.Rule, req.Force, req.ByRule, res.Outcome)
+	if res.Outcome != want || (err != nil) != (want == Refused) || want == Refused && !errors.Is(err, ErrRefused) {
+		r.t.Errorf("block %v: %s, %v, want %s", req.Prefix, res.Outcome, err, want)
+	}
+	b := r.ref.blocks[k]
+	if slices.Contains([]Outcome{Created, Extended, Duplicate}, want) && (res.Block.Prefix != k.Prefix || res.Block.ExpiresAt.Sub(b.ExpiresAt).Abs() > rounding) {
+		r.t.Errorf("block %v: in force is %+v, want until %s", req.Prefix, res.Block, b.ExpiresAt)
+	}
+}
+
+// requestText is a request as the page has it.
+func (r *modelRun) requestText(k backend.Key, req Request) {
+	req.ByRule = false
+	want := r.ref.block(k, req)
+	config := &BlockConfig{Target: req.Target.String(), Duration: req.Duration, Action: req.Action.String(), RuleName: req.Rule, Reason: req.Reason}
+	do := r.m.BlockCIDR
+	text := req.Prefix.String()
+	if req.Prefix.IsSingleIP() {
+		do, text = r.m.BlockIP, req.Prefix.Addr().String()
+	}
+	r.say("block %q %s %s for %s, rule %.12q: %s wanted", text, config.Target, config.Action, req.Duration, req.Rule, want)
+	var refused error
+	if want == Refused {
+		refused = ErrRefused
+	}
+	r.expect(do(text, config), refused)
+}
+
+func (r *modelRun) opUnblock() {
+	p := pick(r, universe())
+	if keys := r.ref.keys(); len(keys) > 0 && r.chance(80) {
+		p = pick(r, keys).Prefix
+	}
+	had := r.ref.stats.removed
+	r.ref.unblock(p)
+	had = r.ref.stats.removed - had
+	if r.chance(50) {
+		text := r.text(p)
+		r.say("unblock %q", text)
+		r.expect(r.m.UnblockCIDR(text), nil)
+		return
+	}
+	form := r.form(p)
+	r.say("unblock %v", form)
+	lifted, err := r.m.Unblock(context.Background(), form)
+	if r.expect(err, nil); uint64(len(lifted)) != had {
+		r.t.Errorf("unblock %v lifted %d, want %d", form, len(lifted), had)
+	}
+}
+
+// opClock steps the clock, often to the very end of a block, and sometimes
+// leaves it to the next operation to notice.
+func (r *modelRun) opClock() {
+	d := time.Duration(1+r.rng.IntN(60)) * time.Second
+	switch n := r.rng.IntN(10); {
+	case n < 3:
+		d *= 20
+	case n < 6:
+		for _, k := range r.ref.keys() {
+			if b := r.ref.blocks[k]; !b.Permanent() && !b.loose {
+				d = b.ExpiresAt.Sub(r.ref.now) - time.Duration(r.rng.IntN(2))*time.Second
+				break
+			}
+		}
+	}
+	for d <= 0 || r.ref.nearEnd(r.ref.now.Add(d), true) {
+		d += 7 * time.Second
+	}
+	r.say("clock +%s", d)
+	r.clock.set(r.ref.now.Add(d))
+	r.ref.advance(d)
+	want := map[string]time.Time{}
+	for _, b := range r.ref.blocks {
+		e := &entry{Block: b.Block, origin: b.origin}
+		want[line(e.info(), b.origin)] = b.ExpiresAt
+	}
+	r.compareLines("after a step of the clock the Manager", listed(r.m.GetActiveBlocks(), ""), want)
+	if r.chance(40) {
+		r.say("; ")
+		r.step()
+	}
+}
+
+func (r *modelRun) whitelistable() netip.Prefix {
+	for {
+		if p := pick(r, universe()); p.Bits() > 7 || r.chance(4) {
+			return p
+		}
+	}
+}
+
+func (r *modelRun) opAllow() {
+	p := r.whitelistable()
+	text := r.text(p)
+	r.say("whitelist %q", text)
+	r.ref.allow(p)
+	r.expect(r.m.AddToWhitelist(text), nil)
+}
+
+func (r *modelRun) opDisallow() {
+	p := pick(r, universe())
+	if list := r.ref.whitelist(); len(list) > 0 && r.chance(90) {
+		p = pick(r, list)
+	}
+	text := r.text(p)
+	r.say("unwhitelist %q", text)
+	var want error
+	if !r.ref.disallow(p) {
+		want = ErrNotWhitelisted
+	}
+	r.expect(r.m.RemoveFromWhitelist(text), want)
+}
+
+func (r *modelRun) opSetList() {
+	origin := pick(r, []string{"whitelist.d/office.txt", "office.example"})
+	var list, forms []netip.Prefix
+	for range r.rng.IntN(4) {
+		p := r.whitelistable()
+		list, forms = append(list, p), append(forms, r.form(p))
+	}
+	r.say("whitelist of %s: %v", origin, forms)
+	r.ref.setList(origin, list)
+	r.expect(r.m.SetWhitelist(origin, forms), nil)
+}
+
+func (r *modelRun) opFlush() {
+	r.say("flush")
+	r.ref.flush()
+	r.expect(r.m.Flush(), nil)
+}
+
+// opDamage has somebody else at work, not while a block is about to end: then
+// nobody can tell what ended it.
+func (r *modelRun) opDamage() {
+	if r.ref.nearEnd(r.ref.now, false) {
+		r.say("not now: ")
+		r.opClock()
+		return
+	}
+	r.expect(r.m.Check(context.Background()), nil)
+	d := r.w.damage(r.t, r.rng, r.ref)
+	r.say("SOMEBODY ELSE: %s (to be lifted %v, added %v, put back %d times)", d.name, d.lifted, d.added, d.resyncs)
+	resyncs := r.ref.stats.resyncs + d.resyncs
+	r.ref.foreign(d)
+	d.do()
+	r.w.settle(r.t, r.m, func() bool {
+		if r.m.Resyncs() < resyncs {
+			return false
+		}
+		listed := map[backend.Key]bool{}
+		for _, i := range r.m.GetActiveBlocks() {
+			listed[i.key()] = true
+		}
+		return !slices.ContainsFunc(d.lifted, func(k backend.Key) bool { return listed[k] }) &&
+			!slices.ContainsFunc(d.added, func(b backend.Block) bool { return !listed[b.Key] })
+	})
+}
+
+// foreign is what becomes of damage.
+func (r *reference) foreign(d damage) {
+	r.lift(ByForeign, d.lifted...)
+	for _, b := range d.added {
+		if old := r.blocks[b.Key]; old != nil { // another end
+			old.Block, old.loose = b, true
+			continue
+		}
+		r.blocks[b.Key] = &refBlock{Block: b, origin: OriginAdopted, loose: true}
+		r.stats.adopted++
+	}
+	r.stats.resyncs += d.resyncs
+}
+
+// opCrash is a death and the start after it.
+func (r *modelRun) opCrash() {
+	if r.chance(30) {
+		r.say("stop, blocks kept")
+		r.expect(r.m.Detach(), nil)
+	} else {
+		r.say("crash")
+		r.expect(r.w.kill(r.m), nil)
+	}
+	r.ref.restart()
+	r.start()
+}
+
+func (r *modelRun) opClose() {
+	r.say("close")
+	r.expect(r.m.Close(), nil)
+	checkBalance(r.t, r.m)
+	if left := r.w.enforced(r.t); len(left) > 0 {
+		r.t.Errorf("after Close the kernel has %v", left)
+	}
+	clear(r.ref.blocks)
+	r.ref.restart()
+	r.start()
+}
+
+func (r *modelRun) opBadInput() {
+	bad := []struct {
+		name string
+		do   func() error
+	}{
+		{"a zone", func() error { return r.m.BlockIP("fe80::1%eth0", nil) }},
+		{"a CIDR as an address", func() error { return r.m.BlockIP("198.18.1.0/24", nil) }},
+		{"everybody", func() error { return r.m.BlockCIDR("0.0.0.0/0", nil) }},
+		{"too wide", func() error { return r.m.BlockCIDR("::ffff:0:0/90", nil) }},
+		{"a negative duration", func() error { return r.m.BlockIP("198.18.3.3", &BlockConfig{Duration: -1}) }},
+		{"an unknown action", func() error { return r.m.BlockIP("198.18.3.3", &BlockConfig{Action: "explode"}) }},
+		{"unblocking nonsense", func() error { return r.m.UnblockIP("198.18.1") }},
+		{"whitelisting nonsense", func() error { return r.m.AddToWhitelist("198.18.1.1;reboot") }},
+		{"a whitelist with nonsense", func() error { return r.m.SetWhitelist("x", []netip.Prefix{{}}) }},
+	}
+	b := pick(r, bad)
+	r.say("bad input: %s", b.name)
+	r.ref.stats.errors++
+	r.expect(b.do(), backend.ErrInvalid)
+}
