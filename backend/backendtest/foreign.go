@@ -287,7 +287,7 @@ func (w *watcher) next(t *testing.T, kind backend.EventKind) backend.Event {
 	t.Helper()
 	select {
 	case e := <-w.events:
-		if e.Kind != kind && !(w.polls && e.Kind == backend.Look) {
+		if e.Kind != kind && (!w.polls || e.Kind != backend.Look) {
 			t.Errorf("event %s, want %s", describe(e), kind)
 		}
 		return e

@@ -9,3 +9,9 @@ func OldKernel(b *Backend) { b.destroys = false }
 
 // Batch is how many elements b puts into one transaction.
 func Batch(b *Backend) int { return b.batch }
+
+// UnknownFlag makes b ask for a protection that no kernel knows.
+func UnknownFlag(b *Backend) { b.protect |= 0x80 }
+
+// SmallMonitor bounds what the kernel may queue for b's Watch to the least.
+func SmallMonitor(b *Backend) { b.monitor.size = 1 }

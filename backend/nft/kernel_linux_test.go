@@ -30,6 +30,7 @@ func TestContractInPieces(t *testing.T) {
 		NewFull:    func(t testing.TB, n int) backend.Backend { return open(t, nft.Config{SetSize: uint32(n)}) },
 		Persistent: true,
 		Snapshot:   ruleset,
+		Foreign:    foreign(),
 	})
 }
 

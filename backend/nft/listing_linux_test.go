@@ -92,3 +92,13 @@ func TestListing(t *testing.T) {
 		wantError(t, err, backend.ErrUnsupported)
 	})
 }
+
+func mustAddr(text string) netip.Addr { return netip.MustParseAddr(text) }
+
+func netipPrefixes(text ...string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range text {
+		out = append(out, netip.MustParsePrefix(p))
+	}
+	return out
+}

@@ -22,6 +22,7 @@ type monitor struct {
 	conn    *netlink.Conn
 	raw     syscall.RawConn
 	buf     []byte // a running Watch owns it
+	size    int    // how much the kernel may queue, in bytes
 	running atomic.Bool
 	closed  atomic.Bool
 }
@@ -39,7 +40,7 @@ func newMonitor(netns int) (*monitor, error) {
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	return &monitor{conn: conn, raw: raw, buf: make([]byte, dumpBuffer)}, nil
+	return &monitor{conn: conn, raw: raw, buf: make([]byte, dumpBuffer), size: monitorBuffer}, nil
 }
 
 func (m *monitor) close() error {
@@ -81,7 +82,7 @@ func (b *Backend) Watch(ctx context.Context, ready chan<- struct{}, f func(backe
 func (m *monitor) watch(ctx context.Context, ready chan<- struct{}, t *transcript) error {
 	// A smaller buffer only means that messages are lost earlier, which is
 	// noticed.
-	_ = m.conn.SetReadBuffer(monitorBuffer)
+	_ = m.conn.SetReadBuffer(m.size)
 	if err := m.conn.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
