@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/netcap-guard/netcap-guard/backend"
@@ -236,8 +237,14 @@ func (l *local) Whitelist(context.Context) ([]WhitelistObject, error) {
 	return out, nil
 }
 
-// EditWhitelist adds and removes entries, the ones to be removed first.
+// EditWhitelist adds and removes entries, the ones to be removed first; it
+// ends at the first that is not there. A prefix that is none changes nothing.
 func (l *local) EditWhitelist(_ context.Context, edit WhitelistEdit) error {
+	for _, p := range slices.Concat(edit.Remove, edit.Add) {
+		if _, err := backend.Canonical(p); err != nil {
+			return &ExitError{ExitUsage, err}
+		}
+	}
 	for _, p := range edit.Remove {
 		if err := l.m.RemoveFromWhitelist(p.String()); err != nil {
 			return err
