@@ -152,21 +152,7 @@ func TestClockStep(t *testing.T) {
 	eachVariant(t, func(t *testing.T, v string) {
 		ran := counting(t, v)
 		b, _ := start(t, Config{IPv4: true, IPv6: true})
-		var before, after []backend.Block
-		for i := range 1000 {
-			one := fresh("127.0.0.2", backend.Drop)
-			switch {
-			case i%3 == 1:
-				one.Prefix = netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 14: byte(i >> 8), 15: byte(i)}), 128)
-			case i > 0:
-				one.Prefix = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32)
-			}
-			before = append(before, one)
-			if one.ExpiresAt = one.ExpiresAt.Add(-37 * time.Minute); i%7 == 3 {
-				one.ExpiresAt = time.Time{}
-			}
-			after = append(after, one)
-		}
+		before, after := thousand()
 		apply(t, b, add(before...))
 		in, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 		if err != nil {
@@ -210,6 +196,26 @@ func TestClockStep(t *testing.T) {
 			}
 		}
 	})
+}
+
+// thousand is a thousand blocks before and after the clock stepped; some have
+// no end any more.
+func thousand() (before, after []backend.Block) {
+	for i := range 1000 {
+		one := fresh("127.0.0.2", backend.Drop)
+		switch {
+		case i%3 == 1:
+			one.Prefix = netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 14: byte(i >> 8), 15: byte(i)}), 128)
+		case i > 0:
+			one.Prefix = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32)
+		}
+		before = append(before, one)
+		if one.ExpiresAt = one.ExpiresAt.Add(-37 * time.Minute); i%7 == 3 {
+			one.ExpiresAt = time.Time{}
+		}
+		after = append(after, one)
+	}
+	return before, after
 }
 
 // newBlocks is the blocks as a Backend keeps them.
