@@ -24,8 +24,9 @@ const (
 type Config struct {
 	// Alerts takes the alerts; nil = they are counted only.
 	Alerts AlertWriter
-	// OnAction and OnLog are told of every action, from one goroutine at a
-	// time; nil = nobody.
+	// OnAction and OnLog are told of every action, each from one goroutine at
+	// a time; nil = nobody. OnAction must not wait: the next block is made
+	// when it returns.
 	OnAction func(ActionEvent)
 	OnLog    func(LogEvent)
 	// Logger takes warnings; nil = silent.
@@ -72,6 +73,7 @@ type Engine struct {
 
 	alerts  *queue[*Alert]
 	actions *queue[job]
+	logs    *queue[job]
 	// inline orders deliveries of several workers with Lossless.
 	inline sync.Mutex
 	// stop ends a Block call that outlives Close's deadline.
@@ -105,6 +107,7 @@ func New(rs *RuleSet, cfg Config) *Engine {
 		tracker: newTracker(cfg.TrackerEntries, cfg.TrackerStamps),
 		alerts:  newQueue[*Alert](cfg.AlertQueue),
 		actions: newQueue[job](cfg.ActionQueue),
+		logs:    newQueue[job](cfg.AlertQueue),
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	e.stop, e.ctx = stop, func() context.Context { return ctx }
@@ -116,6 +119,7 @@ func New(rs *RuleSet, cfg Config) *Engine {
 	if !cfg.Lossless {
 		e.done.Go(func() { e.alerts.drain(e.deliver) })
 		e.done.Go(func() { e.actions.drain(e.run) })
+		e.done.Go(func() { e.logs.drain(e.run) })
 	}
 	return e
 }
@@ -190,6 +194,7 @@ func (e *Engine) Close(ctx context.Context) error {
 	}
 	e.alerts.close()
 	e.actions.close()
+	e.logs.close()
 	joined := make(chan struct{})
 	go func() {
 		e.done.Wait()
@@ -201,7 +206,7 @@ func (e *Engine) Close(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
-	alerts, actions := e.alerts.abandon(), e.actions.abandon()
+	alerts, actions := e.alerts.abandon(), e.actions.abandon()+e.logs.abandon()
 	e.counts.droppedAlerts.Add(uint64(alerts))
 	e.counts.droppedActions.Add(uint64(actions))
 	e.stop()

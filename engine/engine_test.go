@@ -446,6 +446,33 @@ func TestLiveQueues(t *testing.T) {
 	})
 }
 
+// TestLogsDoNotStarveBlocks: whoever floods a rule that only logs must not
+// keep another rule's block from being made, however slowly the log is taken.
+func TestLogsDoNotStarveBlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		b := &refusing{gate: gate}
+		rs, _ := mustLoad(t, "- {name: noise, type: TCP, expression: SYN, actions: [{type: iptables_log}]}\n"+
+			"- {name: ssh, type: TCP, expression: SYN, threshold: 40, actions: [{type: iptables_block}]}")
+		stuck := make(chan struct{})
+		e := New(rs, Config{ActionQueue: 8, AlertQueue: 8, OnLog: func(LogEvent) { <-stuck }})
+		e.setBlocker(b)
+		close(gate)
+		w := e.NewWorker()
+		for i := range 40 {
+			w.Evaluate(syn(uint64(i), "203.0.113.1", 0))
+		}
+		synctest.Wait()
+		if got := e.GetActionStats()["ips_blocked"]; got != 1 {
+			t.Errorf("%d blocks made while the log is stuck, want 1", got)
+		}
+		close(stuck)
+		if err := e.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestCloseDeadline: a firewall that does not answer does not keep the guard
 // from ending.
 func TestCloseDeadline(t *testing.T) {

@@ -36,16 +36,14 @@ type jobKey struct {
 	prefix netip.Prefix
 }
 
-// key is zero for a log action: each match has its own event.
-func (j job) key() jobKey {
-	if j.rule.Actions[j.action].Kind == ActionLog {
-		return jobKey{}
-	}
-	return jobKey{j.state.id, j.action, j.prefix}
-}
+func (j job) key() jobKey { return jobKey{j.state.id, j.action, j.prefix} }
+
+// kind is the kind of the job's action.
+func (j job) kind() ActionKind { return j.rule.Actions[j.action].Kind }
 
 // dispatch sends off the alert and the actions of a rule that fired.
-func (e *Engine) dispatch(ev *evaluator, set *record.Set, count int, alert bool) {
+func (w *Worker) dispatch(ev *evaluator, set *record.Set, count int, alert bool) {
+	e := w.engine
 	if e.cfg.Lossless {
 		e.inline.Lock()
 		defer e.inline.Unlock()
@@ -54,7 +52,7 @@ func (e *Engine) dispatch(ev *evaluator, set *record.Set, count int, alert bool)
 		e.counts.mergedAlerts.Add(1)
 	} else {
 		ev.state.alerts.Add(1)
-		e.sendAlert(newAlert(ev, set, count))
+		e.sendAlert(newAlert(ev, set, w.complete(ev.record, set), count))
 	}
 	for i := range ev.rule.Actions {
 		a := &ev.rule.Actions[i]
@@ -91,6 +89,14 @@ func (e *Engine) sendAction(j job) {
 		e.run(j)
 		return
 	}
+	if j.kind() == ActionLog {
+		// A queue of their own, never merged: whoever floods the log must not
+		// keep a block from being made.
+		if e.logs.put(j, jobKey{}) == refused {
+			e.counts.droppedActions.Add(1)
+		}
+		return
+	}
 	switch e.actions.put(j, j.key()) {
 	case refused:
 		e.counts.droppedActions.Add(1)
@@ -100,7 +106,8 @@ func (e *Engine) sendAction(j job) {
 	}
 }
 
-func newAlert(ev *evaluator, set *record.Set, count int) *Alert {
+// newAlert takes what decides from set, and the record to show from full.
+func newAlert(ev *evaluator, set, full *record.Set, count int) *Alert {
 	r := ev.rule
 	threshold := r.Threshold
 	if r.DistinctThreshold > 0 {
@@ -111,7 +118,7 @@ func newAlert(ev *evaluator, set *record.Set, count int) *Alert {
 		Tags: r.Tags, MITRE: r.MITRE, Record: ev.record,
 		Src: set.Src, Dst: set.Dst, SrcPort: set.SrcPort, DstPort: set.DstPort, Proto: set.Proto,
 		Count: count, Threshold: threshold, Window: r.Window,
-		Fields: set.Snapshot(ev.record), Packet: set.Packet,
+		Fields: full.Snapshot(ev.record), Packet: set.Packet,
 	}
 }
 
@@ -137,7 +144,7 @@ func (j *job) match() Match {
 // run executes one action.
 func (e *Engine) run(j job) {
 	a := &j.rule.Actions[j.action]
-	if a.Kind == ActionLog {
+	if j.kind() == ActionLog {
 		e.runLog(&j, a)
 		return
 	}

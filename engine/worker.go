@@ -12,11 +12,29 @@ type Worker struct {
 	env    env
 	vm     machine
 	layout *layout
+	full   func() *record.Set
 }
 
 // NewWorker makes a Worker for the calling goroutine. It follows every Reload.
 func (e *Engine) NewWorker() *Worker {
 	return &Worker{engine: e, layout: newLayout(), vm: newMachine()}
+}
+
+// SetFull tells the Worker how to get the packet under evaluation with every
+// field of every record filled: the decoders fill only what rules ask for, and
+// an alert shows the whole record. f is called once an alert, from Evaluate;
+// the set it returns is not kept. Nil, the default, shows what there is.
+func (w *Worker) SetFull(f func() *record.Set) { w.full = f }
+
+// complete is the set with all fields of the record, if it can be had.
+func (w *Worker) complete(t record.Type, set *record.Set) *record.Set {
+	if w.full == nil {
+		return set
+	}
+	if full := w.full(); full != nil && full.Have.Has(t) {
+		return full
+	}
+	return set
 }
 
 // Evaluate looks at every record that set holds. A match counts for its rule;
@@ -79,7 +97,7 @@ func (w *Worker) matched(ev *evaluator, set *record.Set) {
 	default:
 		alert = e.tracker.merge(e.tracker.key(ev.state.id, mergeAlerts, h.Src, h.Dst), h.Time, int64(alertMerge))
 	}
-	e.dispatch(ev, set, count, alert)
+	w.dispatch(ev, set, count, alert)
 }
 
 // alertMerge is how long equal alerts of a rule without a threshold are one.

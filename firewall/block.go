@@ -175,7 +175,9 @@ func (m *Manager) plan(fresh *entry, req Request, now time.Time) (backend.Change
 		}
 	case fresh.Action.Stronger(old.Action):
 		fresh.ExpiresAt = laterEnd(old.Block, fresh.Block)
-	case laterEnd(old.Block, fresh.Block).Equal(old.ExpiresAt):
+	case old.Action.Stronger(fresh.Action) || laterEnd(old.Block, fresh.Block).Equal(old.ExpiresAt):
+		// What is weaker never lengthens what is stronger: who is rate-limited
+		// for an hour was not to be kept out for an hour.
 		m.stats.duplicatesSkip++
 		return backend.Change{}, Result{Outcome: Duplicate, Block: old.info()}, nil
 	default:

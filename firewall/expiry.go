@@ -123,7 +123,7 @@ func (m *Manager) expire(ctx context.Context, now time.Time) []Event {
 	due := m.idx.due(now)
 	change := m.closing(due)
 	m.mu.RUnlock()
-	if len(due) == 0 || m.closed {
+	if len(due) == 0 || m.closed || ctx.Err() != nil {
 		return nil
 	}
 	err := m.backend.Apply(ctx, change)

@@ -106,6 +106,8 @@ func eachBackend(cfg *ManagerConfig, f func(backend.Backend) error) error {
 			err = f(b)
 		}
 		switch {
+		case errors.Is(err, backend.ErrPermission):
+			return fmt.Errorf("firewall: %w", err) // the same for each of them: say it once
 		case errors.Is(err, backend.ErrUnavailable):
 			missing = append(missing, err)
 		case err != nil:

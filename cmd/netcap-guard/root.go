@@ -96,6 +96,9 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	if err := guard.EnterNetns(a.netns); err != nil {
 		return err
 	}
+	if cmd.Flags().Changed("iface") && cmd.Flags().Changed("read") {
+		return guard.Exit(guard.ExitUsage, "-i and -r exclude each other: guard an interface, or replay captures")
+	}
 	cfg, err := guard.LoadConfig(a.config)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"github.com/netcap-guard/netcap-guard/capture"
 	"github.com/netcap-guard/netcap-guard/capture/yardstick"
 	"github.com/netcap-guard/netcap-guard/engine"
+	"github.com/netcap-guard/netcap-guard/record"
 )
 
 // noMatch are TCP rules of every kind the shipped files have, none of which
@@ -14,7 +15,7 @@ const noMatch = `
 - {name: scan, type: TCP, expression: 'SYN && FIN && PayloadSize == 0', threshold: 50}
 - {name: ports, type: TCP, expression: 'SYN && !ACK && DstPort in [2323, 5555, 7547]', threshold: 10}
 - {name: range, type: TCP, expression: 'PortInRange(DstPort, 60001, 60002) && SYN && RST', threshold: 10}
-- {name: subnet, type: TCP, expression: 'InSubnet(SrcIP, "240.0.0.0/8")', threshold: 10}
+- {name: subnet, type: TCP, expression: 'InSubnet(SrcIP, "127.0.0.1/32")', threshold: 10}
 - {name: address, type: TCP, expression: 'SrcIP == "255.1.2.3" || IsPrivateIP(DstIP) && URG', threshold: 10}
 - {name: window, type: TCP, expression: 'Window * 2 == 7 and not ACK', threshold: 10}
 `
@@ -50,9 +51,14 @@ func TestNoAllocations(t *testing.T) {
 		}
 	}
 	if n := testing.AllocsPerRun(10, all); n != 0 {
-		t.Errorf("%v allocations in %d packets", n, len(packets))
+		t.Errorf("%v allocations in %d packets, rules %+v", n, len(packets), e.Stats().Rules)
 	}
-	if s := e.Stats(); s.Rules["scan"].Matches+s.Rules["ports"].Matches != 0 || w.records[1].load() == 0 {
-		t.Errorf("the packets are not what the test needs: %+v, %d TCP records", s.Rules, w.records[1].load())
+	for name, s := range e.Stats().Rules {
+		if s.Matches != 0 {
+			t.Errorf("rule %s matches: the packets are not what the test needs", name)
+		}
+	}
+	if w.records[record.TypeTCP].load() == 0 {
+		t.Error("no TCP among the packets")
 	}
 }

@@ -8,12 +8,14 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/netcap-guard/netcap-guard/engine"
 	"github.com/netcap-guard/netcap-guard/firewall"
 	"github.com/netcap-guard/netcap-guard/internal/allowlist"
 	"github.com/netcap-guard/netcap-guard/internal/hostaddr"
@@ -46,14 +48,14 @@ type Config struct {
 	IPv4 bool `yaml:"ipv4"`
 	IPv6 bool `yaml:"ipv6"`
 	// IPTablesVariant is legacy or nft; empty = the system's iptables.
-	IPTablesVariant string        `yaml:"iptables_variant"`
-	DefaultDuration time.Duration `yaml:"default_duration"`
-	MaxActiveBlocks int           `yaml:"max_active_blocks"`
-	MaxNewPerMinute int           `yaml:"max_new_blocks_per_minute"`
-	RejectRate      uint64        `yaml:"reject_rate"`
-	BlockCounters   *bool         `yaml:"block_counters"`
-	KeepOnClose     bool          `yaml:"keep_on_close"`
-	ProtectTable    bool          `yaml:"protect_table"`
+	IPTablesVariant string   `yaml:"iptables_variant"`
+	DefaultDuration Duration `yaml:"default_duration"`
+	MaxActiveBlocks int      `yaml:"max_active_blocks"`
+	MaxNewPerMinute int      `yaml:"max_new_blocks_per_minute"`
+	RejectRate      uint64   `yaml:"reject_rate"`
+	BlockCounters   *bool    `yaml:"block_counters"`
+	KeepOnClose     bool     `yaml:"keep_on_close"`
+	ProtectTable    bool     `yaml:"protect_table"`
 	// Control is the control socket; empty = one for each namespace and chain.
 	Control string `yaml:"control"`
 	// WhitelistDir holds files of whitelist entries; empty = DefaultWhitelistDir.
@@ -115,6 +117,9 @@ func LoadConfig(path string) (Config, error) {
 	if err := dec.Decode(&cfg); err != nil && !errors.Is(err, io.EOF) {
 		return cfg, &ExitError{ExitConfig, yamlError(path, err)}
 	}
+	if err := dec.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return cfg, Exit(ExitConfig, "%s: more than one YAML document: only the first would count", path)
+	}
 	if err := cfg.Validate(); err != nil {
 		return cfg, Exit(ExitConfig, "%s: %w", path, err)
 	}
@@ -130,11 +135,31 @@ func yamlError(path string, err error) error {
 	var out []error
 	for _, p := range problems {
 		p = strings.TrimPrefix(p, "line ")
+		p = wrongType().ReplaceAllString(p, "$1 is not what belongs here ($2)")
 		p = strings.ReplaceAll(p, "not found in type guard.Config", "is unknown")
 		p = strings.ReplaceAll(p, "not found in type guard.Protect", "is unknown under protect")
 		out = append(out, fmt.Errorf("%s:%s", path, p))
 	}
 	return errors.Join(out...)
+}
+
+// wrongType is how the YAML library says that a value has the wrong type.
+func wrongType() *regexp.Regexp {
+	return regexp.MustCompile("cannot unmarshal !!\\w+ (.*) into (?:guard\\.)?(.*)")
+}
+
+// Duration is a time span as rules and flags have it: Go's syntax, d and w,
+// or a number of minutes.
+type Duration time.Duration
+
+// UnmarshalYAML is yaml.Unmarshaler's.
+func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
+	v, err := engine.ParseDuration(n.Value)
+	if err != nil {
+		return fmt.Errorf("line %d: %w", n.Line, err)
+	}
+	*d = Duration(v)
+	return nil
 }
 
 // Validate checks what can be checked without the kernel.
@@ -172,7 +197,7 @@ func (c *Config) Manager(log *slog.Logger) *firewall.ManagerConfig {
 		m.Backend = c.Backend
 	}
 	if c.DefaultDuration != 0 {
-		m.DefaultDuration = c.DefaultDuration
+		m.DefaultDuration = time.Duration(c.DefaultDuration)
 	}
 	m.EnableIPv4, m.EnableIPv6 = c.IPv4, c.IPv6 // both false = both
 	for _, w := range c.Whitelist {

@@ -2,11 +2,11 @@ package guard
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -20,148 +20,51 @@ const (
 	OutputJSON  = "json"
 )
 
-// timestampFormat is RFC 3339 with microseconds; times are in UTC.
-const timestampFormat = "2006-01-02T15:04:05.000000Z07:00"
-
-// event is one line of the event stream, EVE style. Exactly one of the bodies
-// is set, the one its type names.
-type event struct {
-	Timestamp string       `json:"timestamp"`
-	EventType string       `json:"event_type"`
-	SrcIP     string       `json:"src_ip,omitempty"`
-	SrcPort   uint16       `json:"src_port,omitempty"`
-	DestIP    string       `json:"dest_ip,omitempty"`
-	DestPort  uint16       `json:"dest_port,omitempty"`
-	Proto     string       `json:"proto,omitempty"`
-	Start     *startBody   `json:"start,omitempty"`
-	Alert     *alertBody   `json:"alert,omitempty"`
-	Action    *actionBody  `json:"action,omitempty"`
-	Log       *logBody     `json:"log,omitempty"`
-	Block     *BlockObject `json:"block,omitempty"`
-	By        string       `json:"by,omitempty"`
-	Resync    *resyncBody  `json:"resync,omitempty"`
-	Stats     *statsBody   `json:"stats,omitempty"`
-	Packet    uint64       `json:"packet,omitempty"`
-}
-
-type startBody struct {
-	Version    string   `json:"version"`
-	Backend    string   `json:"backend"`
-	Interfaces []string `json:"interfaces"`
-	Rules      int      `json:"rules"`
-	DryRun     bool     `json:"dry_run"`
-}
-
-type alertBody struct {
-	Signature       string   `json:"signature"`
-	Severity        string   `json:"severity"`
-	Description     string   `json:"description"`
-	Tags            []string `json:"tags"`
-	MITRE           []string `json:"mitre"`
-	Record          string   `json:"record"`
-	Count           int      `json:"count"`
-	Threshold       int      `json:"threshold"`
-	ThresholdWindow float64  `json:"threshold_window"` // seconds
-	Fields          any      `json:"fields"`
-}
-
-type actionBody struct {
-	Type     string  `json:"type"`
-	Result   string  `json:"result"`
-	IP       string  `json:"ip"`
-	Target   string  `json:"target"`
-	Duration string  `json:"duration"`
-	Expires  *string `json:"expires"` // null: permanent, or nothing was made
-	Rule     string  `json:"rule"`
-	Backend  string  `json:"backend"`
-	DryRun   bool    `json:"dry_run"`
-	Error    string  `json:"error,omitempty"`
-}
-
-type logBody struct {
-	Prefix string `json:"prefix"`
-	Rule   string `json:"rule"`
-	Kernel bool   `json:"kernel"`
-	Error  string `json:"error,omitempty"`
-}
-
-type resyncBody struct {
-	Reason   string `json:"reason"`
-	Restored int    `json:"restored"`
-}
-
-// BlockObject is a block in JSON, in events and in listings alike.
-type BlockObject struct {
-	Prefix    string   `json:"prefix"`
-	Target    string   `json:"target"`
-	Action    string   `json:"action"`
-	Rule      string   `json:"rule"`
-	Reason    string   `json:"reason"`
-	Origin    string   `json:"origin"`
-	Created   string   `json:"created"`
-	Expires   *string  `json:"expires"`   // null = permanent
-	Remaining *float64 `json:"remaining"` // seconds; null = permanent
-	Packets   *uint64  `json:"packets"`   // null = not known
-}
-
-func blockJSON(b firewall.BlockInfo, now time.Time) *BlockObject {
-	o := &BlockObject{
-		Prefix: b.Prefix.String(), Target: b.Target, Action: b.Action, Rule: b.RuleName, Reason: b.Reason,
-		Origin: string(b.Origin), Created: stamp(b.CreatedAt), Expires: stampOrNil(b.ExpiresAt),
-	}
-	if o.Expires != nil {
-		seconds := max(b.ExpiresAt.Sub(now), 0).Round(time.Millisecond).Seconds()
-		o.Remaining = &seconds
-	}
-	return o
-}
-
-func stamp(t time.Time) string { return t.UTC().Format(timestampFormat) }
-
-func stampOrNil(t time.Time) *string {
-	if t.IsZero() {
-		return nil
-	}
-	s := stamp(t)
-	return &s
-}
-
-func addr(a netip.Addr) string {
-	if !a.IsValid() {
-		return ""
-	}
-	return a.String()
-}
-
-// nonNil keeps an empty list from being encoded as null.
-func nonNil(s []string) []string {
-	if s == nil {
-		return []string{}
-	}
-	return s
-}
-
 // events writes the event stream: to standard output as people or as programs
 // read it, and to a file as JSON. It is safe for concurrent use.
+//
+// While guarding, events wait in a bounded queue for a goroutine that writes
+// them: a pager that pauses, or a pipe that nobody reads, must not keep an
+// attacker from being blocked. In a replay they are written at once and
+// nothing is lost.
 type events struct {
 	json    bool
 	verbose bool // people see duplicates too
 	backend string
 	dryRun  bool
 
+	// from is the capture of the packet under evaluation, where a replay has
+	// several; set by the replay's goroutine, which emits as well.
+	from string
+
+	queue chan *event   // nil: written at once
+	done  chan struct{} // closed when the writer has ended
+
 	mu   sync.Mutex // guards what follows, and keeps lines whole
 	out  io.Writer
 	path string
 	file *os.File
-	lost uint64 // events that could not be written
-	err  error  // why the first was lost
+
+	count sync.Mutex // guards what follows; never held while writing
+	lost  uint64     // events that could not be written, or found the queue full
+	err   error      // why the first was lost
 	// recent are the last alerts, oldest first after next: evidence for show.
 	recent []*event
 	next   int
+	closed bool
 }
 
-// maxRecent bounds the alerts that are kept for show.
-const maxRecent = 1024
+const (
+	// maxRecent bounds the alerts that are kept for show.
+	maxRecent = 1024
+	// maxQueued bounds the events that wait to be written.
+	maxQueued = 8192
+	// writeLimit bounds how long the end waits for events to be written.
+	writeLimit = 2 * time.Second
+)
+
+// errQueueFull: events come faster than they are read.
+var errQueueFull = errors.New("events come faster than they are taken")
 
 // openEvents opens the event file, if there is one to be.
 func openEvents(cfg Config, out io.Writer) (*events, error) {
@@ -187,7 +90,38 @@ func (e *events) reopen() error {
 	return nil
 }
 
+// start has events wait for a goroutine that writes them, until close.
+func (e *events) start() {
+	e.queue, e.done = make(chan *event, maxQueued), make(chan struct{})
+	go func() {
+		defer close(e.done)
+		for ev := range e.queue {
+			_ = e.write(ev) // counted by write
+		}
+	}()
+}
+
+// close writes what waits, as far as somebody takes it within writeLimit, and
+// closes the file. Later events are lost.
 func (e *events) close() error {
+	e.count.Lock()
+	first := !e.closed
+	e.closed = true
+	if first && e.queue != nil {
+		close(e.queue)
+	}
+	e.count.Unlock()
+	if e.queue != nil {
+		limit := time.NewTimer(writeLimit)
+		defer limit.Stop()
+		select {
+		case <-e.done:
+		case <-limit.C:
+			// Whoever has the other end is not reading: the writer's goroutine
+			// ends with the process.
+			return fmt.Errorf("%d events were not taken from standard output", len(e.queue)+1)
+		}
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.file == nil {
@@ -198,16 +132,51 @@ func (e *events) close() error {
 	return err
 }
 
-// emit writes one event. A writer that fails does not end the guard: the loss
-// is counted and shown in the last warning.
+// emit writes one event, or puts it into the queue. A failure does not end
+// the guard: the loss is counted and told at the end.
 func (e *events) emit(ev *event) error {
+	e.count.Lock()
+	if ev.Packet != 0 {
+		ev.File = e.from
+	}
+	if e.queue == nil {
+		e.count.Unlock()
+		return e.write(ev)
+	}
+	defer e.count.Unlock()
+	if e.closed {
+		e.lose(os.ErrClosed)
+		return os.ErrClosed
+	}
+	select {
+	case e.queue <- ev:
+		return nil
+	default:
+		e.lose(errQueueFull)
+		return errQueueFull
+	}
+}
+
+// write writes one event, and waits for whoever reads.
+func (e *events) write(ev *event) error {
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	err := e.writeLines(ev)
+	e.mu.Unlock()
+	if err != nil {
+		e.count.Lock()
+		defer e.count.Unlock()
+		e.lose(err)
+	}
+	return err
+}
+
+// writeLines runs with e.mu held.
+func (e *events) writeLines(ev *event) error {
 	var line []byte
 	var err error
 	if e.json || e.file != nil {
 		if line, err = json.Marshal(ev); err != nil {
-			return e.count(fmt.Errorf("encode event: %w", err))
+			return fmt.Errorf("encode event: %w", err)
 		}
 		line = append(line, '\n')
 	}
@@ -216,30 +185,28 @@ func (e *events) emit(ev *event) error {
 	}
 	switch {
 	case !e.json && !e.verbose && ev.again():
-		return e.count(err)
+		return err
 	case !e.json:
 		line = []byte(ev.human())
 	}
 	if _, outErr := e.out.Write(line); err == nil {
 		err = outErr
 	}
-	return e.count(err)
+	return err
 }
 
-func (e *events) count(err error) error {
-	if err != nil {
-		e.lost++
-		if e.err == nil {
-			e.err = err
-		}
+// lose runs with e.count held.
+func (e *events) lose(err error) {
+	e.lost++
+	if e.err == nil {
+		e.err = err
 	}
-	return err
 }
 
 // losses is how many events could not be written, and why the first could not.
 func (e *events) losses() (uint64, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.count.Lock()
+	defer e.count.Unlock()
 	return e.lost, e.err
 }
 
@@ -260,8 +227,8 @@ func (e *events) WriteAlert(a *engine.Alert) error {
 }
 
 func (e *events) remember(ev *event) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.count.Lock()
+	defer e.count.Unlock()
 	if len(e.recent) < maxRecent {
 		e.recent = append(e.recent, ev)
 		return
@@ -272,8 +239,8 @@ func (e *events) remember(ev *event) {
 
 // alerts are the last alerts from or to an address, oldest first.
 func (e *events) alerts(a netip.Addr) []*event {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.count.Lock()
+	defer e.count.Unlock()
 	var out []*event
 	for i := range e.recent {
 		if ev := e.recent[(e.next+i)%len(e.recent)]; ev.SrcIP == a.String() || ev.DestIP == a.String() {
@@ -329,14 +296,4 @@ func (e *events) block(f firewall.Event) {
 		ev.EventType, ev.Resync = "resync", &resyncBody{f.Reason, f.Restored}
 	}
 	_ = e.emit(ev) // counted by emit
-}
-
-// printable keeps what a packet carried from steering a terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
-			return '?'
-		}
-		return r
-	}, s)
 }

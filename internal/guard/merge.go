@@ -17,6 +17,7 @@ type merged struct {
 	heads   headHeap
 	errs    []error // of captures that ended in an error
 	begun   bool
+	index   int // of the source of the last packet
 }
 
 // head is the next packet of one source.
@@ -53,7 +54,7 @@ func (m *merged) next(p *capture.Packet) error {
 	if len(m.heads) == 0 {
 		return io.EOF
 	}
-	*p = m.heads[0].pkt
+	*p, m.index = m.heads[0].pkt, m.heads[0].order
 	return nil
 }
 

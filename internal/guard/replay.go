@@ -17,11 +17,14 @@ import (
 // it was told to end.
 const checkEvery = 1024
 
-// openSources opens all captures or all interfaces.
-func (r *runner) openSources(replay bool) error {
-	open, names := r.openInterface, r.cfg.Interfaces
+// openSources opens all captures or all interfaces. The captures' reads end
+// with ctx.
+func (r *runner) openSources(ctx context.Context, replay bool) error {
+	names := r.cfg.Interfaces
+	open := r.openInterface
 	if replay {
-		open, names = r.openFile, r.cfg.Read
+		names = r.cfg.Read
+		open = func(name string) (capture.Source, error) { return r.openFile(ctx.Done(), name) }
 	}
 	for _, name := range names {
 		src, err := open(name)
@@ -35,15 +38,19 @@ func (r *runner) openSources(replay bool) error {
 }
 
 // openFile opens a capture, with a progress bar where a person looks on.
-func (r *runner) openFile(name string) (capture.Source, error) {
+func (r *runner) openFile(done <-chan struct{}, name string) (capture.Source, error) {
 	if name == stdinArg {
-		return capture.OpenReader(r.env.In, "standard input")
+		return capture.OpenReader(interruptible(done, r.env.In), "standard input")
 	}
 	f, err := os.Open(name)
-	if err != nil || len(r.cfg.Read) != 1 || r.cfg.Quiet || !isTerminal(r.env.Err) {
-		if err == nil {
-			_ = f.Close() // nothing was read of it
-		}
+	if err != nil {
+		return capture.OpenFile(name) // it has the words for it
+	}
+	if info, err := f.Stat(); err == nil && info.Mode()&os.ModeNamedPipe != 0 {
+		return capture.OpenReader(interruptible(done, f), name)
+	}
+	if len(r.cfg.Read) != 1 || r.cfg.Quiet || !isTerminal(r.env.Err) {
+		_ = f.Close() // nothing was read of it
 		return capture.OpenFile(name)
 	}
 	size := int64(-1)
@@ -58,6 +65,67 @@ func (r *runner) openFile(name string) (capture.Source, error) {
 		_ = f.Close() // why it cannot be read says more
 	}
 	return src, err
+}
+
+// stream is a reader whose Read can be told to end: whoever waits for a pipe
+// must not keep the program from ending.
+type stream struct {
+	done <-chan struct{}
+	buf  []byte
+	rest []byte // of buf, not yet read
+	err  error
+	got  chan streamed
+	next chan []byte
+}
+
+// streamed is what one Read of the pipe gave.
+type streamed struct {
+	n   int
+	err error
+}
+
+// interruptible starts the goroutine that waits for the pipe. If it waits when
+// done is closed it is left behind: nothing can wake a read of a pipe, and the
+// process is about to end.
+func interruptible(done <-chan struct{}, in io.Reader) io.Reader {
+	s := &stream{done: done, buf: make([]byte, 256<<10), got: make(chan streamed), next: make(chan []byte)}
+	go func() {
+		for b := range s.next {
+			n, err := in.Read(b)
+			select {
+			case s.got <- streamed{n, err}:
+			case <-done:
+				return
+			}
+		}
+	}()
+	return s
+}
+
+// Read gives what the pipe gave; once done is closed, context.Canceled.
+func (s *stream) Read(p []byte) (int, error) {
+	if len(s.rest) == 0 && s.err == nil {
+		select {
+		case <-s.done:
+			s.err = context.Canceled
+		case s.next <- s.buf:
+			select {
+			case r := <-s.got:
+				s.rest, s.err = s.buf[:r.n], r.err
+			case <-s.done:
+				s.err = context.Canceled
+			}
+		}
+		if s.err != nil {
+			close(s.next)
+		}
+	}
+	n := copy(p, s.rest)
+	s.rest = s.rest[n:]
+	if n == 0 && s.err != nil {
+		return 0, s.err
+	}
+	return n, nil
 }
 
 func isTerminal(w io.Writer) bool {
@@ -91,6 +159,9 @@ func (r *runner) replay(ctx context.Context) error {
 		if err := m.next(&p); err != nil {
 			break // io.EOF: merged keeps the errors of single captures
 		}
+		if len(r.sources) > 1 {
+			r.events.from = r.cfg.Read[m.index]
+		}
 		if s := p.Time / int64(time.Second); s != second {
 			second = s
 			r.manager.Advance(time.Unix(0, p.Time))
@@ -98,6 +169,9 @@ func (r *runner) replay(ctx context.Context) error {
 		w.packet(&p, p.Number)
 	}
 	r.manager.Advance(time.Unix(0, w.set.Time))
+	if ctx.Err() != nil {
+		return nil // told to end; a capture that was cut by that is no error
+	}
 	return r.captureErrors(m.errs)
 }
 

@@ -78,17 +78,13 @@ func Run(ctx context.Context, cfg Config, env Environment) (err error) {
 	if r.events, err = openEvents(cfg, env.Out); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, r.events.close()) }()
-	if err := r.openSources(replay); err != nil {
+	defer func() { err = errors.Join(err, r.closeEvents(replay)) }()
+	if err := r.openSources(ctx, replay); err != nil {
 		return err
 	}
 	defer r.closeSources()
 	if err := r.openFirewall(replay); err != nil {
 		return err
-	}
-	r.names = allowlist.New(allowlist.Config{Logger: r.log})
-	if err := r.applyWhitelist(); err != nil {
-		return errors.Join(err, r.manager.Close())
 	}
 	r.engine = engine.New(rs, engine.Config{
 		Alerts: r.events, OnAction: r.events.action, OnLog: r.events.log, Logger: r.log,
@@ -99,19 +95,43 @@ func Run(ctx context.Context, cfg Config, env Environment) (err error) {
 	if replay {
 		r.ready(rs, replay)
 		err = r.replay(ctx)
-	} else if err = r.startControl(); err == nil {
-		// From before the guard says that it is ready: until then a hangup
-		// ends it, as it ends any program.
-		r.hangups = make(chan os.Signal, 1)
-		signal.Notify(r.hangups, syscall.SIGHUP)
-		defer signal.Stop(r.hangups)
-		r.ready(rs, replay)
-		err = r.live(ctx)
-	} else if len(r.manager.GetActiveBlocks()) > 0 {
-		// What an earlier guard left is not lifted by a start that failed.
-		err = errors.Join(err, r.manager.Detach())
+	} else {
+		err = r.guard(ctx, rs)
 	}
 	return errors.Join(err, r.shutdown(replay))
+}
+
+// guard opens the control socket and captures until ctx ends.
+func (r *runner) guard(ctx context.Context, rs *engine.RuleSet) error {
+	r.events.start()
+	if err := r.startControl(); err != nil {
+		if len(r.manager.GetActiveBlocks()) > 0 {
+			// What an earlier guard left is not lifted by a start that failed.
+			err = errors.Join(err, r.manager.Detach())
+		}
+		return err
+	}
+	// From before the guard says that it is ready: until then a hangup ends
+	// it, as it ends any program.
+	r.hangups = make(chan os.Signal, 1)
+	signal.Notify(r.hangups, syscall.SIGHUP)
+	defer signal.Stop(r.hangups)
+	r.ready(rs, false)
+	return r.live(ctx)
+}
+
+// closeEvents ends the event stream. A replay that could not write all of it
+// has failed; a guard has done its work, and says what was lost.
+func (r *runner) closeEvents(replay bool) error {
+	err := r.events.close()
+	if n, why := r.events.losses(); n > 0 {
+		err = errors.Join(err, fmt.Errorf("%d events could not be written: %w", n, why))
+	}
+	if replay || err == nil {
+		return err
+	}
+	r.log.Error("events", "error", err)
+	return nil
 }
 
 // usageOf checks that the run has one kind of source.
@@ -151,12 +171,22 @@ func (r *runner) openFirewall(replay bool) error {
 		// The blocks of a capture that was replayed for real are to last.
 		mcfg.KeepOnClose = true
 	}
+	if mcfg.PacketTime {
+		// A capture says the same wherever it is replayed: the addresses of
+		// this machine mean nothing in it.
+		p := &mcfg.Protect
+		p.NoOwn, p.NoGateways, p.NoResolvers, p.NoSSHPeer = true, true, true, true
+	}
 	m, err := firewall.NewManager(mcfg)
 	if err != nil {
 		return err
 	}
 	r.manager = m
 	r.events.backend, r.events.dryRun = m.Backend(), m.DryRun()
+	r.names = allowlist.New(allowlist.Config{Logger: r.log})
+	if err := r.applyWhitelist(); err != nil {
+		return errors.Join(err, m.Detach())
+	}
 	return nil
 }
 
@@ -164,6 +194,9 @@ func (r *runner) openFirewall(replay bool) error {
 // to systemd.
 func (r *runner) ready(rs *engine.RuleSet, replay bool) {
 	n := running(rs)
+	if n == 0 {
+		r.log.Warn("no rule runs: nothing will be blocked")
+	}
 	verb, what := "guarding", r.cfg.Interfaces
 	if replay {
 		verb, what = "replaying", r.cfg.Read
@@ -206,9 +239,6 @@ func (r *runner) shutdown(replay bool) error {
 	// Last, because whoever told us to end waits for the socket to go.
 	err = errors.Join(err, r.control.close(ctx))
 	_ = r.events.emit(&event{Timestamp: stamp(r.clock()), EventType: "stats", Stats: body}) // counted by emit
-	if n, why := r.events.losses(); n > 0 {
-		r.log.Error("events could not be written", "lost", n, "first_error", why)
-	}
 	return err
 }
 

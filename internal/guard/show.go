@@ -131,6 +131,7 @@ func (s *ShowObject) print(std Streams) error {
 // Flush lifts every block.
 func (v *Verb) Flush(ctx context.Context) error {
 	n, err := v.admin.Flush(ctx)
+	v.flushed = err == nil
 	if err == nil && !v.quiet {
 		_, err = fmt.Fprintf(v.std.Err, "%d blocks lifted\n", n)
 	}

@@ -75,6 +75,8 @@ type Verb struct {
 	std   Streams
 	json  bool
 	quiet bool
+	// flushed: all blocks were lifted on purpose; chain or table stay.
+	flushed bool
 }
 
 // VerbConfig is what a verb works with.
@@ -91,7 +93,7 @@ func (c *VerbConfig) verb(a admin) *Verb {
 
 // WithAdmin calls work with the running guard, or where none runs with the
 // kernel itself. In the kernel it leaves the blocks in force; without a block,
-// nothing of ours stays behind.
+// nothing of ours stays behind, but for the chain or table that a flush found.
 func WithAdmin(ctx context.Context, c VerbConfig, work func(*Verb) error) error {
 	r, err := c.dial()
 	if err != nil {
@@ -101,7 +103,8 @@ func WithAdmin(ctx context.Context, c VerbConfig, work func(*Verb) error) error 
 		return work(c.verb(r))
 	}
 	mcfg := c.Manager(c.Log)
-	if err := chooseBackend(ctx, mcfg); err != nil {
+	existed, err := chooseBackend(ctx, mcfg)
+	if err != nil {
 		return err
 	}
 	m, err := firewall.NewManager(mcfg)
@@ -116,11 +119,12 @@ func WithAdmin(ctx context.Context, c VerbConfig, work func(*Verb) error) error 
 	if err == nil && !mcfg.Attach {
 		err = m.SetWhitelist(originFiles, prefixes)
 	}
+	v := c.verb(&local{m: m})
 	if err == nil {
-		err = work(c.verb(&local{m: m}))
+		err = work(v)
 	}
 	end := m.Detach
-	if !mcfg.Attach && len(m.GetActiveBlocks()) == 0 {
+	if !mcfg.Attach && len(m.GetActiveBlocks()) == 0 && !(existed && v.flushed) {
 		end = m.Close
 	}
 	return errors.Join(err, end())
@@ -140,19 +144,19 @@ func WithGuard(c VerbConfig, work func(*Verb, Daemon) error) error {
 
 // chooseBackend settles auto: a backend that holds blocks of ours wins over
 // the one a new guard would choose, so that a verb finds what a guard with
-// --backend=iptables made.
-func chooseBackend(ctx context.Context, mcfg *firewall.ManagerConfig) error {
-	if mcfg.Backend != firewall.BackendAuto || mcfg.DryRun {
-		return nil
+// --backend=iptables made. It reports whether something of ours is there.
+func chooseBackend(ctx context.Context, mcfg *firewall.ManagerConfig) (existed bool, err error) {
+	if mcfg.DryRun {
+		return false, nil
 	}
 	held, err := firewall.Inspect(ctx, mcfg)
-	if err != nil {
-		return err
+	if err != nil || len(held) == 0 {
+		return false, err
 	}
-	if len(held) > 0 {
+	if mcfg.Backend == firewall.BackendAuto {
 		mcfg.Backend = held[0].Backend
 	}
-	return nil
+	return true, nil
 }
 
 // Block blocks one address or prefix, or with "-" one a line from standard

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"net/netip"
+	"reflect"
 	"sync/atomic"
 
 	"github.com/netcap-guard/netcap-guard/capture"
@@ -48,6 +49,12 @@ type worker struct {
 	eval   *engine.Worker
 	set    record.Set
 
+	// For alerts: the packet under evaluation, and all of its fields.
+	current *capture.Packet
+	all     *decode.Decoder
+	allFor  *record.Want
+	shown   record.Set
+
 	packets, bytes counter
 	records        [record.NumTypes]counter
 }
@@ -55,7 +62,37 @@ type worker struct {
 func newWorker(s *shared) *worker {
 	w := &worker{shared: s, want: s.want.Load(), eval: s.engine.NewWorker()}
 	w.dec = decode.New(*w.want)
+	w.eval.SetFull(w.full)
 	return w
+}
+
+// full decodes the packet under evaluation again, with every field: what an
+// alert shows must not depend on what other rules happen to ask for. Payloads
+// stay out unless a rule reads them: alerts are kept and sent on.
+func (w *worker) full() *record.Set {
+	if w.all == nil || w.allFor != w.want {
+		w.all, w.allFor = decode.New(everyField(w.want)), w.want
+	}
+	w.shown = record.Set{Header: w.set.Header}
+	_ = w.all.Decode(uint32(w.current.Link), w.current.Data, w.current.Length, &w.shown) // counted before
+	return &w.shown
+}
+
+// everyField asks for all fields of what the rules ask for.
+func everyField(want *record.Want) record.Want {
+	var out record.Want
+	for _, t := range record.Types() {
+		if !want.Types.Has(t) {
+			continue
+		}
+		fields := reflect.TypeOf(t.New()).Elem()
+		for i := range fields.NumField() {
+			if name := fields.Field(i).Name; name != "Payload" || want.Field(t, name) {
+				out.Add(t, name)
+			}
+		}
+	}
+	return out
 }
 
 // packet takes one packet through. It neither waits nor allocates. The number
@@ -78,5 +115,7 @@ func (w *worker) packet(p *capture.Packet, number uint64) {
 	for t := have.Next(); t != record.NoType; t = have.Next() {
 		w.records[t].add(1)
 	}
+	w.current = p
 	w.eval.Evaluate(&w.set)
+	w.current = nil
 }

@@ -1,0 +1,115 @@
+package guard
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/netcap-guard/netcap-guard/engine"
+)
+
+// TestStalledOutput: standard output is a pipe that nobody reads. Events pile
+// up to the queue's bound and are counted as lost; nobody waits, and the end
+// comes all the same.
+func TestStalledOutput(t *testing.T) {
+	r, w := io.Pipe()
+	defer r.Close()
+	e, err := openEvents(Config{Output: OutputJSON}, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.start()
+	emitted := make(chan struct{})
+	go func() {
+		defer close(emitted)
+		for range maxQueued + 100 {
+			e.log(engine.LogEvent{Prefix: "X: "})
+		}
+	}()
+	select {
+	case <-emitted:
+	case <-time.After(30 * time.Second):
+		t.Fatal("who emits an event waits for who reads it")
+	}
+	if lost, _ := e.losses(); lost < 99 || lost > 100 {
+		t.Errorf("lost %d events, want the 100 beyond the queue (the writer may hold one)", lost)
+	}
+	if err := e.close(); err == nil {
+		t.Error("close does not say that events were not taken")
+	}
+	if err := e.emit(&event{}); err == nil {
+		t.Error("an event after the end is not lost")
+	}
+}
+
+// TestQueuedEventsAreWritten: a reader that takes everything gets everything,
+// in order.
+func TestQueuedEventsAreWritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "out")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	e, err := openEvents(Config{Output: OutputJSON}, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.start()
+	for _, p := range []string{"a", "b", "c"} {
+		e.log(engine.LogEvent{Prefix: p})
+	}
+	if err := e.close(); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Count(string(data), "\n"); got != 3 || !strings.Contains(string(data), `"prefix":"c"`) {
+		t.Errorf("written: %s", data)
+	}
+}
+
+// TestInterruptible: a pipe on which nothing comes does not keep the reader.
+func TestInterruptible(t *testing.T) {
+	pr, pw := io.Pipe()
+	defer pw.Close()
+	done := make(chan struct{})
+	in := interruptible(done, pr)
+	go func() {
+		_, _ = pw.Write([]byte("abc")) // the reader checks what came
+	}()
+	buf := make([]byte, 2)
+	if n, err := io.ReadFull(in, buf); n != 2 || err != nil || string(buf) != "ab" {
+		t.Fatalf("read %q, %v", buf[:n], err)
+	}
+	if n, err := in.Read(buf); n != 1 || err != nil {
+		t.Fatalf("read %d, %v", n, err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := in.Read(buf)
+		ended <- err
+	}()
+	close(done)
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("no error at the end")
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("Read waits for a pipe that gives nothing")
+	}
+}
+
+// TestInterruptiblePassesTheEnd: what a pipe ends with comes after its data.
+func TestInterruptiblePassesTheEnd(t *testing.T) {
+	data, err := io.ReadAll(interruptible(make(chan struct{}), strings.NewReader("hello")))
+	if err != nil || string(data) != "hello" {
+		t.Errorf("read %q, %v", data, err)
+	}
+}
