@@ -35,7 +35,11 @@ demo:
 need-root:
 	@test -n "$(ROOT)" || { echo "make test needs root (the tests run in network namespaces): sudo make test" >&2; exit 1; }
 
+# What the tests run for real.
+TEST_TOOLS := ip nft iptables nmap hydra sshd tcpdump nc ping setpriv
+
 test: need-root
+	@.ci/tools $(TEST_TOOLS)
 	NETCAP_GUARD_REQUIRE=1 go test ./...
 
 # CAPTURES is the folder of captures with a manifest.tsv.
