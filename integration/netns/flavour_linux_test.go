@@ -18,6 +18,7 @@ import (
 type flavour struct {
 	name, backend string
 	tools         string // folder in front of PATH; empty: as installed
+	config        string // lines of the configuration file
 }
 
 // each runs the test on every flavour, in parallel.

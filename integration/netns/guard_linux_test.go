@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,6 +35,12 @@ type event struct {
 		Rule    string    `json:"rule"`
 		DryRun  bool      `json:"dry_run"`
 	} `json:"action"`
+	Block  listedBlock `json:"block"`
+	By     string      `json:"by"`
+	Resync struct {
+		Reason   string `json:"reason"`
+		Restored int    `json:"restored"`
+	} `json:"resync"`
 	Stats struct {
 		Packets uint64 `json:"packets"`
 		Rules   map[string]struct {
@@ -93,7 +100,8 @@ func common(t *testing.T, f flavour, ns *netlab.NS) []string {
 	t.Helper()
 	path := socket(ns)
 	t.Cleanup(func() { _ = os.Remove(path) }) // a killed guard leaves it
-	return []string{"--backend=" + f.backend, "--config", write(t, "config.yaml", ""), "--control", path}
+	text := fmt.Sprintf("control: %s\nwhitelist_dir: %s\n%s", path, t.TempDir(), f.config)
+	return []string{"--backend=" + f.backend, "--config", write(t, "config.yaml", text)}
 }
 
 // socket is the control socket of the guard in a namespace.
@@ -245,20 +253,64 @@ type listedBlock struct {
 	Action    string   `json:"action"`
 	Rule      string   `json:"rule"`
 	Reason    string   `json:"reason"`
+	Origin    string   `json:"origin"`
+	Created   string   `json:"created"`
+	Expires   *string  `json:"expires"`
 	Remaining *float64 `json:"remaining"`
+	Packets   *uint64  `json:"packets"`
 }
 
 // list reads the output of `list -o json`.
 func list(t *testing.T, f flavour, ns *netlab.NS) []listedBlock {
 	t.Helper()
-	out := verb(t, f, ns, "list", "-o", "json").mustBe(t, 0).stdout
-	var blocks []listedBlock
+	return decodeLines[listedBlock](t, verb(t, f, ns, "list", "-o", "json").mustBe(t, 0).stdout)
+}
+
+// decodeLines reads one JSON object a line.
+func decodeLines[T any](t *testing.T, out string) []T {
+	t.Helper()
+	var all []T
 	for line := range strings.Lines(out) {
-		var b listedBlock
-		if err := json.Unmarshal([]byte(line), &b); err != nil {
-			t.Fatalf("list prints %q: %v", line, err)
+		var v T
+		if err := json.Unmarshal([]byte(line), &v); err != nil {
+			t.Fatalf("%q: %v", line, err)
 		}
-		blocks = append(blocks, b)
+		all = append(all, v)
 	}
-	return blocks
+	return all
+}
+
+// find returns the listed block of the prefix, or fails the test.
+func find(t *testing.T, blocks []listedBlock, a netip.Addr) listedBlock {
+	t.Helper()
+	prefix := netip.PrefixFrom(a, a.BitLen()).String()
+	i := slices.IndexFunc(blocks, func(b listedBlock) bool { return b.Prefix == prefix })
+	if i < 0 {
+		t.Fatalf("%s is not listed: %+v", prefix, blocks)
+	}
+	return blocks[i]
+}
+
+// said are the events of a type so far.
+func (g *guard) said(t *testing.T, kind string) []event {
+	t.Helper()
+	var out []event
+	for _, l := range g.Lines() {
+		var e event
+		if !l.Stderr && json.Unmarshal([]byte(l.Text), &e) == nil && e.Type == kind {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// warnings counts the lines on standard error that hold the text.
+func (g *guard) warnings(text string) int {
+	n := 0
+	for _, l := range g.Lines() {
+		if l.Stderr && strings.Contains(l.Text, text) {
+			n++
+		}
+	}
+	return n
 }

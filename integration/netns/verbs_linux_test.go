@@ -2,7 +2,7 @@ package netns
 
 import (
 	"net/netip"
-	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -19,12 +19,7 @@ func TestVerbs(t *testing.T) {
 		}
 		blocks := list(t, f, w.victim.NS)
 		for _, a := range []netip.Addr{w.attacker.v4, w.attacker.v6} {
-			prefix := netip.PrefixFrom(a, a.BitLen()).String()
-			i := slices.IndexFunc(blocks, func(b listedBlock) bool { return b.Prefix == prefix })
-			if i < 0 {
-				t.Fatalf("list does not have %s: %+v", prefix, blocks)
-			}
-			b := blocks[i]
+			b := find(t, blocks, a)
 			if b.Action != "DROP" || b.Target != "source" || b.Reason != "by hand" || b.Remaining == nil || *b.Remaining > 600 || *b.Remaining <= 0 {
 				t.Errorf("list says %+v", b)
 			}
@@ -79,7 +74,7 @@ func TestSecondGuardIsRefused(t *testing.T) {
 		file := rules(t, "iptables_block", "duration: 10m")
 		g := startGuard(t, f, w.victim.NS, file)
 		r := verb(t, f, w.victim.NS, "-i", "eth0", "--rules", file)
-		if r.code != 1 || !strings.Contains(r.stderr, "chain NETCAP is in use by process") {
+		if r.code != 1 || !strings.Contains(r.stderr, "chain NETCAP is in use by process "+strconv.Itoa(g.PID())) {
 			t.Errorf("exit code %d, stderr %q; want 1 and whose the chain is", r.code, r.stderr)
 		}
 		scan(t, w.attacker, w.victim.v4)
