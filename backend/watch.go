@@ -26,7 +26,10 @@ type EventKind uint8
 const (
 	// Removed: blocks were taken out one by one; Keys names them.
 	Removed EventKind = iota
-	// Emptied: all blocks named in Keys went in one transaction (a flush).
+	// Emptied: the blocks named in Keys went together, in one transaction, from
+	// what the kernel keeps as one set. Whether they were all of it only
+	// somebody knows who knows what it held; a flush of a set with one block is
+	// a Removed.
 	Emptied
 	// Damaged: the structure was changed or is gone.
 	Damaged
@@ -67,6 +70,7 @@ type Watcher interface {
 	// may run beside every other method (it has a connection of its own);
 	// f is called from Watch's goroutine and may call the other methods.
 	// ready, if not nil, is closed when nothing can be missed any more.
-	// It is started after Init, at most once at a time.
+	// It is started after Init, at most once at a time, and ended before Close
+	// or Detach.
 	Watch(ctx context.Context, ready chan<- struct{}, f func(Event)) error
 }

@@ -118,6 +118,31 @@ func everyone(t *testing.T, s Suite, p Prober) {
 	}
 }
 
+// counted: a backend that counts packets counts those that it stops, and no
+// others.
+func counted(t *testing.T, s Suite, p Prober) {
+	if !s.watcher {
+		return
+	}
+	for _, f := range families() {
+		b := s.start(t)
+		hit, spared := block(f.attacker), block(f.wide)
+		apply(t, b, add(hit, spared))
+		for range 3 {
+			probeRow{UDP, f.attacker, f.guard, Silent}.send(t, p, b)
+			probeRow{UDP, f.bystander, f.guard, Passed}.send(t, p, b)
+		}
+		got, err := s.looker(t, b).Lookup(t.Context(), []backend.Key{hit.Key, spared.Key})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got[0].HasPackets && (got[0].Packets != 3 || got[1].Packets != 0) {
+			t.Errorf("counted %d and %d packets, want 3 and 0", got[0].Packets, got[1].Packets)
+		}
+		closeIt(t, b)
+	}
+}
+
 // nestedEnds: of two nested blocks with different ends, each ends on its own.
 func nestedEnds(t *testing.T, s Suite, p Prober) {
 	b := s.start(t)

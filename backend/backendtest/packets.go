@@ -122,6 +122,7 @@ func packets(t *testing.T, s Suite) {
 	}
 	t.Run("expiry lets pass again", func(t *testing.T) { expiringPackets(t, s, p) })
 	t.Run("nested blocks end on their own", func(t *testing.T) { nestedEnds(t, s, p) })
+	t.Run("stopped packets are counted", func(t *testing.T) { counted(t, s, p) })
 	t.Run("every address", func(t *testing.T) { everyone(t, s, p) })
 	streams(t, s, p)
 	t.Run("neighbour discovery of a blocked address", func(t *testing.T) { neighbours(t, s, p) })

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -200,18 +201,16 @@ func (t *transcript) endKeys(by string) {
 	var alone []backend.Key
 	var from []string
 	var several []kind
-	for k, keys := range t.keys {
-		if len(keys) > 1 {
+	for _, k := range slices.SortedFunc(maps.Keys(t.keys), kind.compare) {
+		if keys := t.keys[k]; len(keys) > 1 {
 			several = append(several, k)
-			continue
+		} else {
+			alone, from = append(alone, keys...), append(from, k.String())
 		}
-		alone, from = append(alone, keys...), append(from, k.String())
 	}
 	if len(alone) > 0 {
-		slices.Sort(from)
 		t.emit(backend.Event{Kind: backend.Removed, Keys: alone, Reason: "element deleted from set " + strings.Join(from, ", "), By: by})
 	}
-	slices.SortFunc(several, kind.compare)
 	for _, k := range several {
 		reason := fmt.Sprintf("%d elements deleted from set %s at once", len(t.keys[k]), k)
 		t.emit(backend.Event{Kind: backend.Emptied, Keys: t.keys[k], Reason: reason, By: by})
