@@ -225,45 +225,67 @@ func (m *Manager) check(ctx context.Context) ([]Event, error) {
 	if err != nil {
 		return events, fmt.Errorf("check the kernel: %w", err)
 	}
-	missing, flushed := m.compare(blocks)
+	diff := m.compare(blocks)
 	var more []Event
-	if flushed {
+	if diff.flushed {
 		more, err = m.restore(ctx, "all blocks removed at once")
-	} else {
-		more, err = m.missed(ctx, missing)
+		return append(events, more...), err
 	}
-	return append(events, more...), err
+	more, err = m.missed(ctx, diff.missing)
+	events = append(events, more...)
+	if err == nil && len(diff.surplus) > 0 {
+		more, err = m.apply(ctx, backend.Change{Remove: diff.surplus})
+		events = append(events, more...)
+	}
+	return events, err
+}
+
+// difference is what a look at the kernel found to do.
+type difference struct {
+	missing []backend.Key   // the kernel lacks them
+	flushed bool            // they are all of some set
+	surplus []backend.Block // second blocks of an address, of another action
 }
 
 // compare takes over blocks that the kernel has and the index has not, or has
-// with another end. It returns the keys that the kernel lacks, and whether
-// they are all of a set.
-func (m *Manager) compare(blocks []backend.Block) (missing []backend.Key, flushed bool) {
+// with another end or action.
+func (m *Manager) compare(blocks []backend.Block) (d difference) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.clockLocked()
 	live := make(map[backend.Slot]bool, len(blocks))
 	for _, b := range blocks {
 		live[b.Slot()] = true
+	}
+	for _, b := range blocks {
 		e := m.idx.get(b.Key)
 		switch {
 		case e == nil:
 			m.idx.put(&entry{Block: b, origin: OriginAdopted})
 			m.stats.adopted++
-		case e.Action == b.Action && !sameEnd(e.Block, b):
-			e = &entry{Block: b, origin: e.origin, forced: e.forced}
-			m.idx.put(e)
+			continue
+		case e.Action == b.Action:
+			if sameEnd(e.Block, b) && e.CreatedAt.Sub(b.CreatedAt).Abs() <= endTolerance {
+				continue
+			}
+		case live[e.Slot()] && !b.Action.Stronger(e.Action):
+			d.surplus = append(d.surplus, b) // of equal strength the first stays
+			continue
+		case live[e.Slot()]:
+			d.surplus = append(d.surplus, e.Block)
 		}
+		m.idx.put(&entry{Block: b, origin: e.origin, forced: e.forced})
 	}
 	var gone []*entry
 	for _, e := range m.idx.blocks {
 		if !live[e.Slot()] && !e.Expired(now.Add(endTolerance)) {
 			gone = append(gone, e)
-			missing = append(missing, e.Key)
+			d.missing = append(d.missing, e.Key)
 		}
 	}
-	slices.SortFunc(missing, func(a, b backend.Key) int { return a.Prefix.Compare(b.Prefix) })
-	return missing, m.wholeGroup(gone, now)
+	slices.SortFunc(d.missing, func(a, b backend.Key) int { return a.Prefix.Compare(b.Prefix) })
+	d.flushed = m.wholeGroup(gone, now)
+	return d
 }
 
 // endTolerance is how far a block's end in the kernel may be from ours without

@@ -145,6 +145,11 @@ func (m *Manager) adopt(ctx context.Context) error {
 			}
 			e.forced = true
 		}
+		if old := m.idx.get(b.Key); old != nil && !m.cfg.Attach {
+			// Somebody blocked the address a second time, with another action.
+			change.Remove = append(change.Remove, b)
+			continue
+		}
 		m.idx.put(e)
 		m.stats.adopted++
 	}
