@@ -21,8 +21,16 @@ func (m *Manager) follow(ctx context.Context, followers *sync.WaitGroup) {
 	if m.cfg.DryRun {
 		return
 	}
+	ready := make(chan struct{})
 	followers.Go(func() {
-		m.logError("watching the kernel", m.backend.Watch(ctx, nil, func(e backend.Event) { m.foreign(ctx, e) }))
+		m.logError("watching the kernel", m.backend.Watch(ctx, ready, func(e backend.Event) { m.foreign(ctx, e) }))
+	})
+	followers.Go(func() {
+		select {
+		case <-ready: // what was done before, nobody saw
+			m.askLook()
+		case <-ctx.Done():
+		}
 	})
 }
 
