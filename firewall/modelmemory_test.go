@@ -100,8 +100,16 @@ func (w *memoryWorld) damage(_ *testing.T, rng *rand.Rand, ref *reference) damag
 		does.Damage, d.resyncs = "jump gone", 1
 		does.Remove = some(rng, append(ref.keys(), backend.Key{Prefix: universe()[0]}))
 	case n < 5:
-		d.added = []backend.Block{foreignBlock(rng, ref)}
-		does.Add = d.added
+		b := foreignBlock(rng, ref)
+		does.Add = []backend.Block{b}
+		old := ref.blocks[b.Key]
+		switch beside := rng.IntN(2) == 0; {
+		case old == nil || old.Action == b.Action:
+			d.added = does.Add
+		case !beside:
+			does.Remove, d.added = []backend.Key{b.Key}, does.Add
+		default: // the first stays
+		}
 	case n < 7:
 		does.Remove = some(rng, ref.keys())
 	case n < 9:
@@ -111,8 +119,8 @@ func (w *memoryWorld) damage(_ *testing.T, rng *rand.Rand, ref *reference) damag
 	}
 	d.name = fmt.Sprintf("%+v", does)
 	d.do = func() { w.mem.Tamper(does) }
-	if len(does.Remove) > 0 && does.Damage == "" {
-		d.lifted, d.resyncs = removed(sets, does.Remove, does.Lost || does.Quiet)
+	if len(does.Remove) > 0 && does.Damage == "" && does.Add == nil {
+		d.lifted, d.resyncs = removed(sets, does.Remove, does.Lost || does.Quiet, compareKey)
 	}
 	return d
 }
@@ -120,8 +128,8 @@ func (w *memoryWorld) damage(_ *testing.T, rng *rand.Rand, ref *reference) damag
 // removed says what must come of the removal of keys in one transaction: who
 // empties a set of two or more damages it, anything else is an unblocking.
 // Without a monitor's word all is seen together, with it one set after the
-// other, single blocks first.
-func removed(sets [][]backend.Key, keys []backend.Key, together bool) (lifted []backend.Key, resyncs uint64) {
+// other in the order of their blocks, single blocks first.
+func removed(sets [][]backend.Key, keys []backend.Key, together bool, order func(a, b backend.Key) int) (lifted []backend.Key, resyncs uint64) {
 	var single, several []backend.Key
 	var parts [][2][]backend.Key // what goes of a set, and the set
 	for _, set := range sets {
@@ -134,7 +142,7 @@ func removed(sets [][]backend.Key, keys []backend.Key, together bool) (lifted []
 			parts = append(parts, [2][]backend.Key{gone, set})
 		}
 	}
-	slices.SortFunc(parts, func(a, b [2][]backend.Key) int { return compareKey(a[0][0], b[0][0]) })
+	slices.SortFunc(parts, func(a, b [2][]backend.Key) int { return order(a[0][0], b[0][0]) })
 	for _, part := range parts {
 		if len(part[0]) == len(part[1]) {
 			resyncs++
@@ -152,7 +160,7 @@ func removed(sets [][]backend.Key, keys []backend.Key, together bool) (lifted []
 }
 
 // foreignBlock is a block that somebody else makes, or one of ours to which he
-// gives another end.
+// gives another end or another action.
 func foreignBlock(rng *rand.Rand, ref *reference) backend.Block {
 	b := backend.Block{Rule: "by hand", Reason: "somebody", CreatedAt: ref.now, ExpiresAt: ref.now.Add(time.Duration(60+rng.IntN(9000)) * time.Second)}
 	if rng.IntN(3) == 0 {
@@ -166,7 +174,6 @@ func foreignBlock(rng *rand.Rand, ref *reference) backend.Block {
 			return b
 		}
 		if old != nil && old.Permanent() != b.Permanent() {
-			b.Action = old.Action
 			return b
 		}
 	}

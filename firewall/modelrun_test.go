@@ -93,8 +93,9 @@ type modelRun struct {
 	cfg     *ManagerConfig
 	history []string
 
-	mu     sync.Mutex
-	events map[string]uint64
+	mu      sync.Mutex
+	events  map[string]uint64
+	reasons []string // why something was put back
 }
 
 // runModel makes the steps. edit completes the configuration.
@@ -109,6 +110,9 @@ func runModel(t *testing.T, w world, edit func(*ManagerConfig)) {
 	r.ref.comment = w.comment()
 	t.Cleanup(func() {
 		if t.Failed() {
+			if r.m != nil {
+				_ = r.m.Close() // the next test wants the chain
+			}
 			tail := r.history[max(len(r.history)-40, 0):]
 			t.Logf("%s=%d, the last of %d steps:\n%s", modelSeed, seed, len(r.history), strings.Join(tail, "\n"))
 		}
@@ -160,7 +164,15 @@ func (r *modelRun) note(e Event) {
 		r.events[e.By]++
 	case Resynced:
 		r.events["resynced"]++
+		r.reasons = append(r.reasons, e.Reason)
 	}
+}
+
+// resynced are the latest reasons for which something was put back.
+func (r *modelRun) resynced() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.reasons[max(len(r.reasons)-3, 0):]
 }
 
 // say adds to the history of this step.
@@ -283,7 +295,7 @@ func (r *modelRun) compareStats() {
 		"adopted": {r.m.Adopted(), s.adopted}, "refused": {r.m.Refused(), s.refused}, "resyncs": {r.m.Resyncs(), s.resyncs},
 	} {
 		if n[0] != n[1] {
-			r.t.Errorf("%s = %d, want %d", what, n[0], n[1])
+			r.t.Errorf("%s = %d, want %d (put back: %q)", what, n[0], n[1], r.resynced())
 		}
 	}
 	if s.resyncs > 0 {

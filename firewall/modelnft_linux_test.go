@@ -1,0 +1,248 @@
+package firewall
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/netcap-guard/netcap-guard/backend"
+)
+
+// nftWorld is the kernel's nf_tables, and somebody with the nft program.
+type nftWorld struct{ kernelWorld }
+
+func (*nftWorld) comment() int { return 127 }
+
+// settle waits for the monitor.
+func (*nftWorld) settle(t *testing.T, _ *Manager, arrived func() bool) {
+	for deadline := time.Now().Add(patience); !arrived(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Errorf("after %s the monitor has not told the Manager", patience)
+			return
+		}
+	}
+}
+
+// setName is the set in which a block lies.
+func setName(b backend.Block) string {
+	word := map[backend.Action]string{backend.Drop: "drop", backend.Reject: "reject", backend.RejectReset: "reset"}[b.Action]
+	side, family := "src", "4"
+	if b.Target == backend.Destination {
+		side = "dst"
+	}
+	if b.Prefix.Addr().Is6() {
+		family = "6"
+	}
+	return fmt.Sprintf("%s_%s%s_%d", word, side, family, b.Prefix.Bits())
+}
+
+// damage is a command of nft.
+func (w *nftWorld) damage(_ *testing.T, rng *rand.Rand, ref *reference) damage {
+	sets := groups(ref)
+	if len(sets) > 0 {
+		switch n := rng.IntN(10); {
+		case n < 2:
+			return w.add(rng, ref, sets)
+		case n < 4:
+			return w.take(ref, sets, some(rng, ref.keys()))
+		case n < 5:
+			return w.take(ref, sets, sets[rng.IntN(len(sets))])
+		case n < 7:
+			return w.take(ref, sets, some(rng, sets[rng.IntN(len(sets))]))
+		case n < 8: // a flush of one set is the removal of all it has
+			set := sets[rng.IntN(len(sets))]
+			d := w.take(ref, sets, set)
+			return w.command(d, "flush set inet NETCAP "+setName(ref.blocks[set[0]].Block))
+		}
+	}
+	how := []string{
+		"delete table inet NETCAP", "flush table inet NETCAP", "flush ruleset", "delete chain inet NETCAP output",
+		"flush chain inet NETCAP source", "flush chain inet NETCAP prerouting", "insert rule inet NETCAP prerouting accept",
+		"add rule inet NETCAP destination drop", "flush set inet NETCAP allow4", "add element inet NETCAP allow6 { 2001:4860::/32 }",
+		"add table inet NETCAP { flags dormant; }",
+	}
+	if len(sets) > 0 {
+		b := ref.blocks[sets[0][0]]
+		side := map[backend.Target]string{backend.Source: "source", backend.Destination: "destination"}[b.Target]
+		how = append(how, "flush chain inet NETCAP "+side+"\ndelete set inet NETCAP "+setName(b.Block))
+	}
+	return w.command(damage{resyncs: 1}, how[rng.IntN(len(how))])
+}
+
+func (w *nftWorld) command(d damage, text string) damage {
+	d.name, d.do = text, func() { w.run(text, "nft", "-f", "-") }
+	return d
+}
+
+// take deletes elements in one transaction.
+func (w *nftWorld) take(ref *reference, sets [][]backend.Key, keys []backend.Key) damage {
+	var text strings.Builder
+	for _, k := range keys {
+		fmt.Fprintf(&text, "delete element inet NETCAP %s { %s }\n", setName(ref.blocks[k].Block), k.Prefix.Addr())
+	}
+	// The monitor names sets in the order of the chains' rules.
+	order := func(a, b backend.Key) int {
+		return cmp.Or(cmp.Compare(a.Target, b.Target), cmp.Compare(a.Prefix.Addr().BitLen(), b.Prefix.Addr().BitLen()),
+			cmp.Compare(b.Prefix.Bits(), a.Prefix.Bits()), cmp.Compare(ref.blocks[a].Action, ref.blocks[b].Action))
+	}
+	var d damage
+	d.lifted, d.resyncs = removed(sets, keys, false, order)
+	return w.command(d, text.String())
+}
+
+// add adds an element to a set that is there, or gives one another end.
+func (w *nftWorld) add(rng *rand.Rand, ref *reference, sets [][]backend.Key) damage {
+	set := sets[rng.IntN(len(sets))]
+	b := foreignBlock(rng, ref)
+	like := ref.blocks[set[0]]
+	b.Key, b.Action = set[rng.IntN(len(set))], like.Action
+	for _, p := range universe() {
+		k := backend.Key{Prefix: p, Target: b.Target}
+		if ref.blocks[k] == nil && p.Bits() == b.Prefix.Bits() && p.Addr().BitLen() == b.Prefix.Addr().BitLen() && !ref.exempt(p, false) {
+			b.Key = k
+		}
+	}
+	text, beside := "", false
+	if old := ref.blocks[b.Key]; old != nil {
+		if !old.Permanent() && !b.Permanent() {
+			b.ExpiresAt = old.ExpiresAt.Add(time.Hour)
+		}
+		b.Action, beside = w.otherAction(rng, ref, old.Block)
+		if !beside {
+			text = fmt.Sprintf("delete element inet NETCAP %s { %s }\n", setName(old.Block), b.Prefix.Addr())
+		}
+	}
+	life := ""
+	if !b.Permanent() {
+		life = fmt.Sprintf("timeout %ds", int(time.Until(b.ExpiresAt).Seconds()))
+	}
+	comment := backend.Comment{Rule: b.Rule, Reason: b.Reason, Created: b.CreatedAt}.Encode(w.comment())
+	text += fmt.Sprintf("add element inet NETCAP %s { %s %s comment %q }", setName(b), b.Prefix.Addr(), life, comment)
+	if beside { // the first stays
+		return w.command(damage{}, text)
+	}
+	return w.command(damage{added: []backend.Block{b}}, text)
+}
+
+// otherAction is the action of a second set in which a block could lie, beside
+// where it lies or instead.
+func (*nftWorld) otherAction(rng *rand.Rand, ref *reference, b backend.Block) (a backend.Action, beside bool) {
+	for _, o := range ref.keys() {
+		like := ref.blocks[o].Block
+		there := setName(like)
+		like.Action = b.Action
+		if there != setName(b) && setName(like) == setName(b) {
+			return ref.blocks[o].Action, rng.IntN(2) == 0
+		}
+	}
+	return b.Action, false
+}
+
+// ruleset is what nft prints, as far as it matters here.
+type ruleset struct {
+	Nftables []struct {
+		Set *struct {
+			Name string
+			Elem []json.RawMessage
+		}
+		Chain *struct{ Name, Hook string }
+		Rule  *struct {
+			Chain string
+			Expr  json.RawMessage
+		}
+	}
+}
+
+// filter reads the table as the nft program shows it: which sets the chains
+// look into, and what is in them.
+func (w *nftWorld) filter(t *testing.T) func(backend.Target, netip.Addr) bool {
+	var all ruleset
+	if err := json.Unmarshal([]byte(w.run("", "nft", "-j", "list", "table", "inet", "NETCAP")), &all); err != nil {
+		t.Fatal(err)
+	}
+	rules, hooks := map[string]string{}, map[string]bool{}
+	for _, o := range all.Nftables {
+		if o.Rule != nil {
+			rules[o.Rule.Chain] += string(o.Rule.Expr)
+		}
+		if o.Chain != nil {
+			hooks[o.Chain.Hook] = true
+		}
+	}
+	for _, hook := range []string{"prerouting", "output"} {
+		for _, side := range []string{"source", "destination"} {
+			if !hooks[hook] || !strings.Contains(rules[hook], `"`+side+`"`) {
+				t.Errorf("hook %s does not lead to chain %s", hook, side)
+			}
+		}
+	}
+	var allowed []netip.Prefix // ranges, as pairs of hosts
+	stopped := map[backend.Target]map[netip.Prefix]bool{backend.Source: {}, backend.Destination: {}}
+	for _, o := range all.Nftables {
+		if o.Set == nil {
+			continue
+		}
+		target, side := backend.Source, "source"
+		if strings.Contains(o.Set.Name, "_dst") {
+			target, side = backend.Destination, "destination"
+		}
+		if !strings.Contains(rules[side], `"@`+o.Set.Name+`"`) {
+			t.Errorf("chain %s does not look into set %s", side, o.Set.Name)
+		}
+		for _, e := range o.Set.Elem {
+			if strings.HasPrefix(o.Set.Name, "allow") {
+				allowed = append(allowed, elementSpan(t, e)...)
+				continue
+			}
+			bits, err := strconv.Atoi(o.Set.Name[strings.LastIndex(o.Set.Name, "_")+1:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			stopped[target][netip.PrefixFrom(elementSpan(t, e)[0].Addr(), bits)] = true
+		}
+	}
+	return func(target backend.Target, a netip.Addr) bool {
+		for i := 0; i < len(allowed); i += 2 {
+			if first, last := allowed[i].Addr(), allowed[i+1].Addr(); a.BitLen() == first.BitLen() && !a.Less(first) && !last.Less(a) {
+				return false
+			}
+		}
+		return slices.ContainsFunc(universe(), func(p netip.Prefix) bool { return p.Contains(a) && stopped[target][p] })
+	}
+}
+
+// elementSpan is the first and the last address of an element.
+func elementSpan(t *testing.T, raw json.RawMessage) []netip.Prefix {
+	t.Helper()
+	var text string
+	var e struct {
+		Elem   struct{ Val json.RawMessage }
+		Prefix struct {
+			Addr string
+			Len  int
+		}
+		Range []string
+	}
+	if json.Unmarshal(raw, &text) == nil {
+		a := backend.Host(netip.MustParseAddr(text))
+		return []netip.Prefix{a, a}
+	}
+	if err := json.Unmarshal(raw, &e); err != nil {
+		t.Fatalf("%v: %s", err, raw)
+	}
+	switch {
+	case e.Elem.Val != nil:
+		return elementSpan(t, e.Elem.Val)
+	case len(e.Range) == 2:
+		return []netip.Prefix{backend.Host(netip.MustParseAddr(e.Range[0])), backend.Host(netip.MustParseAddr(e.Range[1]))}
+	}
+	first, last := span(netip.PrefixFrom(netip.MustParseAddr(e.Prefix.Addr), e.Prefix.Len))
+	return []netip.Prefix{backend.Host(first), backend.Host(last)}
+}
