@@ -130,8 +130,9 @@ func (e *Engine) deliver(a *Alert) {
 		return
 	}
 	if err := e.cfg.Alerts.WriteAlert(a); err != nil {
-		e.counts.alertErrors.Add(1)
-		e.cfg.Logger.Warn("alert not written", "rule", a.Rule, "error", err)
+		if e.counts.alertErrors.Add(1) == 1 { // the rest are counted: a flood of alerts is no flood of warnings
+			e.cfg.Logger.Warn("alert not written", "rule", a.Rule, "error", err)
+		}
 	}
 }
 

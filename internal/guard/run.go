@@ -80,6 +80,9 @@ func Run(ctx context.Context, cfg Config, env Environment) (err error) {
 	}
 	defer func() { err = errors.Join(err, r.closeEvents(replay)) }()
 	if err := r.openSources(ctx, replay); err != nil {
+		if ctx.Err() != nil {
+			return nil // told to end before a pipe gave anything
+		}
 		return err
 	}
 	defer r.closeSources()
