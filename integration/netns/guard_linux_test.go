@@ -23,8 +23,9 @@ type event struct {
 	Type  string `json:"event_type"`
 	SrcIP string `json:"src_ip"`
 	Alert struct {
-		Signature string `json:"signature"`
-		Count     int    `json:"count"`
+		Signature string         `json:"signature"`
+		Count     int            `json:"count"`
+		Fields    map[string]any `json:"fields"`
 	} `json:"alert"`
 	Packet uint64 `json:"packet"`
 	Action struct {
