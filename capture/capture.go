@@ -18,7 +18,8 @@ var (
 	// ErrLinkType: the capture's link type is not supported. The text around
 	// it names the number.
 	ErrLinkType = errors.New("unsupported link type")
-	// ErrTruncated: the file ends, or becomes unreadable, in the middle.
+	// ErrTruncated: the file ends, or is damaged, in the middle. A read that the
+	// system fails is another error, the system's own.
 	// Every packet before that place has been delivered.
 	ErrTruncated = errors.New("capture is cut short")
 	// ErrInterface: there is no such interface, or it has gone away.
@@ -60,7 +61,7 @@ type Stats struct {
 // Source gives packets one after another.
 type Source interface {
 	// Next fills p with the next packet. At the end it returns io.EOF; where
-	// a file ends in the middle, an error wrapping ErrTruncated; after Close,
+	// a file ends or is damaged in the middle, an error wrapping ErrTruncated; after Close,
 	// one wrapping os.ErrClosed. An error of a source is final: the next call
 	// returns it again.
 	Next(p *Packet) error

@@ -2,18 +2,21 @@ package capture
 
 import (
 	"bytes"
+	"compress/flate"
 	"compress/gzip"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"sync/atomic"
 )
 
 // OpenFile opens a capture file: pcap or pcapng, told apart by their first
 // bytes, or a gzip of either. The path "-" is standard input. Errors wrap
-// fs.ErrNotExist and its like, ErrFormat, ErrLinkType or ErrTruncated.
+// fs.ErrNotExist and its like, ErrFormat, ErrLinkType or ErrTruncated, or what
+// the system says of a read that failed.
 func OpenFile(path string) (Source, error) {
 	if path == "-" {
 		return OpenReader(os.Stdin, "standard input")
@@ -80,7 +83,7 @@ func (f *file) open() (format, error) {
 		packed := f.in
 		z, zerr := gzip.NewReader(&packed)
 		if zerr != nil {
-			return nil, fmt.Errorf("%w: gzip: %w", ErrFormat, zerr)
+			return nil, badGzip(zerr)
 		}
 		f.in = blockReader{r: z}
 		head, err = f.in.peek(4)
@@ -102,6 +105,15 @@ func (f *file) open() (format, error) {
 		return openPcapng(f)
 	}
 	return nil, fmt.Errorf("%w: it begins with % x, neither pcap nor pcapng", ErrFormat, head)
+}
+
+// badGzip is the error of a gzip header that cannot be read: that of the
+// read, where that is what failed.
+func badGzip(err error) error {
+	if errors.Is(err, gzip.ErrHeader) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: gzip: %w", ErrFormat, err)
+	}
+	return err
 }
 
 // Next implements Source.
@@ -156,11 +168,19 @@ func (f *file) Close() error {
 	return nil
 }
 
-// damaged turns the error of a read in the middle of a file into one that
-// wraps ErrTruncated, whether the file ends there or its gzip is broken.
+// damaged is the error of a read in the middle of a file. One that wraps
+// ErrTruncated says that the file ends there or that its gzip is broken; what
+// the system says of a read that failed stays what it is.
 func damaged(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return ErrTruncated
 	}
-	return fmt.Errorf("%w: %w", ErrTruncated, err)
+	_, corrupt := errors.AsType[flate.CorruptInputError](err)
+	if corrupt || errors.Is(err, gzip.ErrChecksum) || errors.Is(err, gzip.ErrHeader) || errors.Is(err, errTooLong) {
+		return fmt.Errorf("%w: %w", ErrTruncated, err)
+	}
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
+		return path.Err // the caller names the file
+	}
+	return err
 }
