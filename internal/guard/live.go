@@ -22,6 +22,11 @@ func (r *runner) live(ctx context.Context) error {
 	var workers sync.WaitGroup
 	workers.Go(func() { r.followOwn(ctx) })
 	workers.Go(func() { r.followNames(ctx) })
+	if err := r.startLinks(ctx, &workers); err != nil {
+		cancel(err)
+		workers.Wait()
+		return err
+	}
 	r.startWorkers()
 	for i, s := range r.sources {
 		w := r.workers[i]

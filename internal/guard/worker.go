@@ -8,6 +8,7 @@ import (
 	"github.com/netcap-guard/netcap-guard/capture"
 	"github.com/netcap-guard/netcap-guard/capture/decode"
 	"github.com/netcap-guard/netcap-guard/engine"
+	"github.com/netcap-guard/netcap-guard/internal/links"
 	"github.com/netcap-guard/netcap-guard/record"
 )
 
@@ -25,12 +26,16 @@ type shared struct {
 	// own are this host's addresses: an outgoing copy of a packet counts only
 	// where this host itself sent it, not where it forwards.
 	own atomic.Pointer[map[netip.Addr]struct{}]
+	// links says which copies of a packet another captured interface shows.
+	// It knows of none in a replay, where interfaces are numbers of the file's.
+	links atomic.Pointer[links.Table]
 }
 
 func newShared(e *engine.Engine) *shared {
 	s := &shared{engine: e}
 	s.refreshWant()
 	s.own.Store(&map[netip.Addr]struct{}{})
+	s.links.Store(&links.Table{})
 	return s
 }
 
@@ -104,12 +109,19 @@ func (w *worker) packet(p *capture.Packet, number uint64) {
 	}
 	w.packets.add(1)
 	w.bytes.add(uint64(p.Length))
+	stacked := w.shared.links.Load()
+	if stacked.Repeats(p.Iface, p.Outgoing, tagOf(p)) {
+		return
+	}
 	w.set.Header = record.Header{Time: p.Time, Packet: number, Outgoing: p.Outgoing}
 	_ = w.dec.Decode(uint32(p.Link), p.Data, p.Length, &w.set) // counted by the decoder
 	if p.Outgoing {
 		if _, ours := (*w.shared.own.Load())[w.set.Src]; !ours {
 			return
 		}
+	}
+	if stacked.Underlay(w.set.Src, w.set.Dst, w.set.Proto, w.set.DstPort, p.Outgoing) {
+		return
 	}
 	have := w.set.Have
 	for t := have.Next(); t != record.NoType; t = have.Next() {
