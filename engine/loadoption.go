@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -68,7 +69,7 @@ func (b *ruleReader) tracking() {
 // the rule from running.
 func (b *ruleReader) unserved(n *yaml.Node, what string) {
 	b.rule.unserved = append(b.rule.unserved, what)
-	b.warnAt(n, "the rule does not run", "not yet served: %s", what)
+	b.warnAt(n, "the rule does not run", "rule %q is not yet served: %s", b.rule.Name, what)
 }
 
 // options reads distinct_field, distinct_threshold, confirmed and sequence.
@@ -174,7 +175,7 @@ func (b *ruleReader) lint() {
 		if len(missing) == len(r.Types) {
 			r.unserved = append(r.unserved, fmt.Sprintf("record type %s", missing[0]))
 		}
-		b.warnAt(e.val, "the rule is checked but does not run", "not yet served: no decoder of this release emits %v records", missing)
+		b.warnAt(e.val, "the rule is checked but does not run", "rule %q is not yet served: no decoder of this release emits %s records", r.Name, strings.Join(missing, " or "))
 	}
 	if !r.Enabled {
 		return
