@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -167,50 +168,44 @@ func (w *nftWorld) filter(t *testing.T) func(backend.Target, netip.Addr) bool {
 	if err := json.Unmarshal([]byte(w.run("", "nft", "-j", "list", "table", "inet", "NETCAP")), &all); err != nil {
 		t.Fatal(err)
 	}
-	rules, hooks := map[string]string{}, map[string]bool{}
-	for _, o := range all.Nftables {
-		if o.Rule != nil {
-			rules[o.Rule.Chain] += string(o.Rule.Expr)
-		}
-		if o.Chain != nil {
-			hooks[o.Chain.Hook] = true
-		}
-	}
-	for _, hook := range []string{"prerouting", "output"} {
-		for _, side := range []string{"source", "destination"} {
-			if !hooks[hook] || !strings.Contains(rules[hook], `"`+side+`"`) {
-				t.Errorf("hook %s does not lead to chain %s", hook, side)
-			}
-		}
-	}
-	var allowed []netip.Prefix // ranges, as pairs of hosts
+	rules := all.rules(t)
+	var allowed []netip.Addr // pairs
 	stopped := map[backend.Target]map[netip.Prefix]bool{backend.Source: {}, backend.Destination: {}}
 	for _, o := range all.Nftables {
 		if o.Set == nil {
 			continue
 		}
-		target, side := backend.Source, "source"
+		if strings.HasPrefix(o.Set.Name, "allow") {
+			rules.look(t, "source", o.Set.Name, `"field":"saddr"`, `"return"`)
+			rules.look(t, "destination", o.Set.Name, `"field":"daddr"`, `"return"`)
+			for _, e := range o.Set.Elem {
+				first, last := elementSpan(t, e)
+				allowed = append(allowed, first, last)
+			}
+			continue
+		}
+		bits, err := strconv.Atoi(o.Set.Name[strings.LastIndex(o.Set.Name, "_")+1:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		target, field := backend.Source, `"field":"saddr"`
 		if strings.Contains(o.Set.Name, "_dst") {
-			target, side = backend.Destination, "destination"
+			target, field = backend.Destination, `"field":"daddr"`
 		}
-		if !strings.Contains(rules[side], `"@`+o.Set.Name+`"`) {
-			t.Errorf("chain %s does not look into set %s", side, o.Set.Name)
-		}
+		wants := []string{field}
 		for _, e := range o.Set.Elem {
-			if strings.HasPrefix(o.Set.Name, "allow") {
-				allowed = append(allowed, elementSpan(t, e)...)
-				continue
+			a, _ := elementSpan(t, e)
+			stopped[target][netip.PrefixFrom(a, bits)] = true
+			if bits < a.BitLen() {
+				ones, _ := netip.AddrFromSlice(slices.Repeat([]byte{0xff}, a.BitLen()/8))
+				wants = append(wants, `"`+netip.PrefixFrom(ones, bits).Masked().Addr().String()+`"`)
 			}
-			bits, err := strconv.Atoi(o.Set.Name[strings.LastIndex(o.Set.Name, "_")+1:])
-			if err != nil {
-				t.Fatal(err)
-			}
-			stopped[target][netip.PrefixFrom(elementSpan(t, e)[0].Addr(), bits)] = true
 		}
+		rules.look(t, target.String(), o.Set.Name, wants...)
 	}
 	return func(target backend.Target, a netip.Addr) bool {
 		for i := 0; i < len(allowed); i += 2 {
-			if first, last := allowed[i].Addr(), allowed[i+1].Addr(); a.BitLen() == first.BitLen() && !a.Less(first) && !last.Less(a) {
+			if a.BitLen() == allowed[i].BitLen() && between(allowed[i:i+2], a) {
 				return false
 			}
 		}
@@ -218,8 +213,47 @@ func (w *nftWorld) filter(t *testing.T) func(backend.Target, netip.Addr) bool {
 	}
 }
 
+// nftRules are the rules of each chain, as compact JSON.
+type nftRules map[string][]string
+
+// rules reads the chains and checks that the hooks lead to the sides.
+func (all *ruleset) rules(t *testing.T) nftRules {
+	t.Helper()
+	rules, hooks := nftRules{}, map[string]bool{}
+	for _, o := range all.Nftables {
+		if o.Rule != nil {
+			var text bytes.Buffer
+			if err := json.Compact(&text, o.Rule.Expr); err != nil {
+				t.Fatal(err)
+			}
+			rules[o.Rule.Chain] = append(rules[o.Rule.Chain], text.String())
+		}
+		if o.Chain != nil {
+			hooks[o.Chain.Hook] = true
+		}
+	}
+	for _, hook := range []string{"prerouting", "output"} {
+		if !hooks[hook] || !strings.Contains(strings.Join(rules[hook], ""), `{"jump":{"target":"source"}}][{"jump":{"target":"destination"}}`) {
+			t.Errorf("hook %s does not lead to the sides", hook)
+		}
+	}
+	return rules
+}
+
+// look reports a chain that does not look into a set with what is wanted.
+func (r nftRules) look(t *testing.T, chain, set string, wants ...string) {
+	t.Helper()
+	for _, rule := range r[chain] {
+		lacks := func(want string) bool { return !strings.Contains(rule, want) }
+		if !lacks(`"@`+set+`"`) && !slices.ContainsFunc(wants, lacks) {
+			return
+		}
+	}
+	t.Errorf("chain %s does not look into set %s with %q:\n%s", chain, set, wants, strings.Join(r[chain], "\n"))
+}
+
 // elementSpan is the first and the last address of an element.
-func elementSpan(t *testing.T, raw json.RawMessage) []netip.Prefix {
+func elementSpan(t *testing.T, raw json.RawMessage) (first, last netip.Addr) {
 	t.Helper()
 	var text string
 	var e struct {
@@ -231,8 +265,7 @@ func elementSpan(t *testing.T, raw json.RawMessage) []netip.Prefix {
 		Range []string
 	}
 	if json.Unmarshal(raw, &text) == nil {
-		a := backend.Host(netip.MustParseAddr(text))
-		return []netip.Prefix{a, a}
+		return netip.MustParseAddr(text), netip.MustParseAddr(text)
 	}
 	if err := json.Unmarshal(raw, &e); err != nil {
 		t.Fatalf("%v: %s", err, raw)
@@ -241,8 +274,7 @@ func elementSpan(t *testing.T, raw json.RawMessage) []netip.Prefix {
 	case e.Elem.Val != nil:
 		return elementSpan(t, e.Elem.Val)
 	case len(e.Range) == 2:
-		return []netip.Prefix{backend.Host(netip.MustParseAddr(e.Range[0])), backend.Host(netip.MustParseAddr(e.Range[1]))}
+		return netip.MustParseAddr(e.Range[0]), netip.MustParseAddr(e.Range[1])
 	}
-	first, last := span(netip.PrefixFrom(netip.MustParseAddr(e.Prefix.Addr), e.Prefix.Len))
-	return []netip.Prefix{backend.Host(first), backend.Host(last)}
+	return span(netip.PrefixFrom(netip.MustParseAddr(e.Prefix.Addr), e.Prefix.Len))
 }
