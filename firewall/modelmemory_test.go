@@ -199,9 +199,9 @@ func groups(ref *reference) [][]backend.Key {
 	return out
 }
 
-// some draws a part of a list, in its order, at least one.
+// some draws one to three of a list, in its order.
 func some[T any](rng *rand.Rand, from []T) []T {
-	n := 1 + rng.IntN(len(from))
+	n := 1 + rng.IntN(min(len(from), 3))
 	drop := rng.Perm(len(from))[n:]
 	var out []T
 	for i, x := range from {

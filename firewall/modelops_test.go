@@ -17,14 +17,17 @@ func (r *modelRun) step() {
 		weight int
 		do     func()
 	}{
-		{24, r.opBlock}, {12, r.opAgain}, {8, r.opUnblock}, {14, r.opClock}, {7, r.opAllow}, {6, r.opDisallow},
-		{4, r.opSetList}, {1, r.opFlush}, {18, r.opDamage}, {5, r.opCrash}, {1, r.opClose}, {5, r.opBadInput},
+		{80, r.opBlock}, {28, r.opAgain}, {8, r.opUnblock}, {24, r.opClock}, {12, r.opAllow}, {16, r.opDisallow},
+		{8, r.opSetList}, {1, r.opFlush}, {40, r.opDamage}, {12, r.opCrash}, {1, r.opClose}, {6, r.opBadInput},
 	}
 	total := 0
 	for _, op := range ops {
 		total += op.weight
 	}
 	n := r.rng.IntN(total)
+	if len(r.ref.blocks) < 6 && r.chance(60) { // few blocks test little
+		n = 0
+	}
 	for _, op := range ops {
 		if n -= op.weight; n < 0 {
 			op.do()
@@ -69,8 +72,8 @@ func (r *modelRun) duration(k backend.Key) time.Duration {
 	if r.chance(12) {
 		return 0
 	}
-	d := time.Duration(20+r.rng.IntN(900)) * time.Second
-	if r.chance(40) {
+	d := time.Duration(20+r.rng.IntN(1800)) * time.Second
+	if r.chance(70) {
 		d *= 10
 	}
 	if old := r.ref.blocks[k]; old != nil && !old.Permanent() {
@@ -86,7 +89,11 @@ func (r *modelRun) duration(k backend.Key) time.Duration {
 }
 
 func (r *modelRun) opBlock() {
-	r.request(backend.Key{Prefix: pick(r, universe()), Target: backend.Target(r.rng.IntN(2))}, r.chance(12))
+	k := backend.Key{Prefix: pick(r, universe())}
+	if r.chance(35) {
+		k.Target = backend.Destination
+	}
+	r.request(k, r.chance(12))
 }
 
 // opAgain asks for a block that is there already, of any strength.
@@ -102,7 +109,7 @@ func (r *modelRun) opAgain() {
 
 func (r *modelRun) request(k backend.Key, force bool) {
 	req := Request{
-		Prefix: r.form(k.Prefix), Target: k.Target, Action: pick(r, []backend.Action{backend.Drop, backend.Reject, backend.RejectReset}),
+		Prefix: r.form(k.Prefix), Target: k.Target, Action: pick(r, []backend.Action{backend.Drop, backend.Drop, backend.Drop, backend.Reject, backend.RejectReset}),
 		Duration: r.duration(k), ByRule: r.chance(50), Force: force || k.Prefix.Bits() == 0,
 		Rule: pick(r, []string{"", "Block SSH Brute Force", ManualRule, ManualRule, "a; b", "fünf", `"quoted"`, strings.Repeat("r", backend.MaxRuleName)}),
 		Reason: pick(r, []string{"", "10 in 5m0s", "; ; @5/1", "line\nbreak", `back\slash "and" $(quotes) 'here'`, "四字 \U0001f525",
@@ -169,13 +176,14 @@ func (r *modelRun) opUnblock() {
 func (r *modelRun) opClock() {
 	d := time.Duration(1+r.rng.IntN(60)) * time.Second
 	switch n := r.rng.IntN(10); {
-	case n < 3:
+	case n < 1:
 		d *= 20
-	case n < 6:
-		for _, k := range r.ref.keys() {
-			if b := r.ref.blocks[k]; !b.Permanent() && !b.loose {
-				d = b.ExpiresAt.Sub(r.ref.now) - time.Duration(r.rng.IntN(2))*time.Second
-				break
+	case n < 4:
+		// To the next end, or a second before it.
+		next, early := 30*time.Minute, time.Duration(r.rng.IntN(2))*time.Second
+		for _, b := range r.ref.blocks {
+			if left := b.ExpiresAt.Sub(r.ref.now); !b.Permanent() && !b.loose && left < next {
+				next, d = left, left-early
 			}
 		}
 	}
@@ -191,15 +199,20 @@ func (r *modelRun) opClock() {
 		want[line(e.info(), b.origin)] = b.ExpiresAt
 	}
 	r.compareLines("after a step of the clock the Manager", listed(r.m.GetActiveBlocks(), ""), want)
+	r.compareBlocked()
 	if r.chance(40) {
 		r.say("; ")
 		r.step()
 	}
 }
 
+// whitelistable draws hosts and small networks mostly: what is whitelisted is
+// not blocked.
 func (r *modelRun) whitelistable() netip.Prefix {
 	for {
-		if p := pick(r, universe()); p.Bits() > 7 || r.chance(4) {
+		p := pick(r, universe())
+		small := p.Addr().BitLen()-p.Bits() <= 2
+		if small || p.Bits() > 7 && r.chance(6) || r.chance(1) {
 			return p
 		}
 	}
