@@ -201,8 +201,11 @@ func TestKernelFailureChangesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := listing(m)
-		if err := m.backend.Close(t.Context()); err != nil { // somebody takes it all away
-			t.Fatal(err)
+		m.kernel.Lock()
+		cerr := m.backend.Close(t.Context()) // it all goes under the Manager's feet
+		m.kernel.Unlock()
+		if cerr != nil {
+			t.Fatal(cerr)
 		}
 		err := m.BlockIP("192.0.2.2", nil)
 		if !errors.Is(err, backend.ErrClosed) {
