@@ -42,6 +42,8 @@ func (b *Backend) eachFound(op string, f func(*chain) error) error {
 	var absent, failed []error
 	for _, c := range chains {
 		switch err := f(c); {
+		case errors.Is(err, backend.ErrPermission):
+			return err // the next family would only say it again
 		case errors.Is(err, backend.ErrUnavailable):
 			absent = append(absent, err)
 		case err != nil:
