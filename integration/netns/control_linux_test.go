@@ -231,15 +231,7 @@ func TestReload(t *testing.T) {
 	g := startGuard(t, f, ns, file, "--events", log, "-v")
 	scan(t, w.attacker, w.victim.v4)
 	g.action(t, w.attacker.v4.String(), "created")
-	matches := func() uint64 {
-		type body struct {
-			Rules map[string]struct {
-				Matches uint64 `json:"matches"`
-			} `json:"rules"`
-		}
-		return decode[body](t, verb(t, f, ns, "stats", "-o", "json").mustBe(t, 0).stdout).Rules[scanRule].Matches
-	}
-	had := matches()
+	had := g.matches(t)
 	rewrite(strings.ReplaceAll(string(good), "iptables_block", "iptables-block"))
 	r := verb(t, f, ns, "reload").mustBe(t, 78)
 	if !strings.Contains(r.stderr, file+":11:") || !strings.Contains(r.stderr, "iptables_block") {
@@ -247,19 +239,30 @@ func TestReload(t *testing.T) {
 	}
 	scan(t, w.attacker, w.victim.v6)
 	g.action(t, w.attacker.v6.String(), "created")
-	if n := matches(); n < had+50 {
+	if n := g.matches(t); n < had+50 {
 		t.Errorf("%d matches after %d: the running rules did not stay", n, had)
 	}
-	had = matches()
+	had = g.matches(t)
 	rewrite(string(good) + "  - name: another\n    type: UDP\n    expression: DstPort == 9\n")
 	if r := verb(t, f, ns, "reload").mustBe(t, 0); !strings.Contains(r.stderr, "2 rules run") {
 		t.Errorf("reload says %q", r.stderr)
 	}
-	if n := matches(); n < had {
+	if n := g.matches(t); n < had {
 		t.Errorf("%d matches after %d: a reload lost the counters of an unchanged rule", n, had)
 	}
 	hangUp(t, g, rewrite, string(good), log)
 	g.end(t)
+}
+
+// matches asks the running guard how often the port scan rule was true.
+func (g *guard) matches(t *testing.T) uint64 {
+	t.Helper()
+	type body struct {
+		Rules map[string]struct {
+			Matches uint64 `json:"matches"`
+		} `json:"rules"`
+	}
+	return decode[body](t, verb(t, g.f, g.ns, "stats", "-o", "json").mustBe(t, 0).stdout).Rules[scanRule].Matches
 }
 
 // hangUp: SIGHUP reopens the event file, even if it then refuses the rules.

@@ -68,6 +68,7 @@ func TestPacketCountsOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		eventually(t, "the guard has read them all", func() bool { return g.matches(t) >= connections })
 		if got := g.end(t).Stats.Rules[scanRule].Matches; got != connections {
 			t.Errorf("%s: %d connections count as %d", name, connections, got)
 		}
@@ -86,6 +87,7 @@ func TestOwnPacketsCountOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	eventually(t, "the guard has read them all", func() bool { return g.matches(t) >= connections })
 	if got := g.end(t).Stats.Rules[scanRule].Matches; got != connections {
 		t.Errorf("%d connections count as %d", connections, got)
 	}

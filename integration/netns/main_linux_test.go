@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	}
 	// The tests wait much and compute little: more at once than processors.
 	flag.Parse()
-	if err := flag.Set("test.parallel", "8"); err != nil {
+	if err := flag.Set("test.parallel", "12"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
