@@ -17,6 +17,15 @@ type LiveConfig struct {
 	BufferBytes int
 }
 
+// Finisher is a Source without an end of its own, as a live one is.
+type Finisher interface {
+	Source
+	// Finish sets the end to now: Next gives what was captured until then and
+	// then io.EOF. It does not wait, and may be called from anywhere; Close
+	// is still to follow.
+	Finish() error
+}
+
 const (
 	defaultSnapLen = 262144
 	defaultBuffer  = 8 << 20

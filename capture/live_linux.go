@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,6 +30,8 @@ type live struct {
 	number  uint64  // Next's: packets delivered
 	down    bool    // Next's: the interface was down when last heard of
 	closed  atomic.Bool
+	// finish is when Finish was called, Unix nanoseconds; 0 = not yet.
+	finish atomic.Int64
 
 	// counting guards what follows and the socket's counters, which reading
 	// resets.
@@ -196,14 +199,32 @@ func (l *live) count() {
 	l.stats.Dropped += uint64(s.Drops)
 }
 
+// Finish implements Finisher.
+func (l *live) Finish() error {
+	l.counting.Lock() // against a Close that takes the eventfd away
+	defer l.counting.Unlock()
+	if l.fdsClosed || !l.finish.CompareAndSwap(0, time.Now().UnixNano()) {
+		return nil
+	}
+	return l.wake()
+}
+
+// wake ends a waiting, and every later one.
+func (l *live) wake() error {
+	one := binary.NativeEndian.AppendUint64(nil, 1)
+	if _, err := unix.Write(l.wakeFD, one); err != nil {
+		return fmt.Errorf("wake capture on %s: %w", l.name, err)
+	}
+	return nil
+}
+
 // Close implements Source; it returns when a waiting Next has.
 func (l *live) Close() error {
 	if l.closed.Swap(true) {
 		return nil
 	}
-	one := binary.NativeEndian.AppendUint64(nil, 1)
-	if _, err := unix.Write(l.wakeFD, one); err != nil {
-		return fmt.Errorf("wake capture on %s: %w", l.name, err)
+	if err := l.wake(); err != nil {
+		return err
 	}
 	l.reading.Lock()
 	defer l.reading.Unlock()

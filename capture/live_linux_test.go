@@ -3,6 +3,7 @@ package capture_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -263,6 +264,71 @@ func TestLiveCloseEndsNext(t *testing.T) {
 		t.Fatal("Next still waits")
 	}
 	_ = src.Stats() // after Close, too
+}
+
+// What came before Finish is given after it, and nothing that came later.
+func TestLiveFinish(t *testing.T) {
+	src, ok := openLive(t, capture.LiveConfig{Interface: "lo"}).(capture.Finisher)
+	if !ok {
+		t.Fatal("a live source is no Finisher")
+	}
+	const sent = 50
+	for range sent {
+		send(t, "127.0.0.1:9", "before")
+	}
+	if err := errors.Join(src.Finish(), src.Finish()); err != nil {
+		t.Fatal(err)
+	}
+	send(t, "127.0.0.1:9", "later")
+	got := 0
+	for {
+		var p capture.Packet
+		if err := src.Next(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		switch data := string(p.Data); {
+		case strings.HasSuffix(data, "later"):
+			t.Error("a later packet")
+		case strings.HasSuffix(data, "before") && p.Data[14+9] == unix.IPPROTO_UDP:
+			got++
+		}
+	}
+	if err := src.Next(new(capture.Packet)); got != sent || !errors.Is(err, io.EOF) {
+		t.Errorf("%d of %d packets, then %v", got, sent, err)
+	}
+}
+
+func TestLiveFinishEndsNext(t *testing.T) {
+	left, _ := pair(t)
+	src, ok := openLive(t, capture.LiveConfig{Interface: left}).(capture.Finisher)
+	if !ok {
+		t.Fatal("a live source is no Finisher")
+	}
+	done := make(chan error)
+	go func() {
+		for {
+			if err := src.Next(new(capture.Packet)); err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	if err := src.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-done:
+		if !errors.Is(err, io.EOF) {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("Next still waits")
+	}
+	if err := errors.Join(src.Close(), src.Finish()); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestLiveInterfaceGoesDownUpAndAway(t *testing.T) {

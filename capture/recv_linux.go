@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 	"unsafe"
@@ -75,11 +76,17 @@ func (l *live) Next(p *Packet) error {
 				continue
 			}
 			l.msg.fill(p, n)
+			if end := l.finish.Load(); end != 0 && p.Time > end {
+				return io.EOF
+			}
 			l.number++
 			p.Number = l.number
 			p.Outgoing = outgoing
 			return nil
 		case errors.Is(err, unix.EAGAIN):
+			if l.finish.Load() != 0 {
+				return io.EOF
+			}
 			err = l.wait()
 		case errors.Is(err, unix.ENETDOWN):
 			l.down = true

@@ -3,8 +3,10 @@ package guard
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/netcap-guard/netcap-guard/capture"
 	"github.com/netcap-guard/netcap-guard/internal/hostaddr"
@@ -28,16 +30,17 @@ func (r *runner) live(ctx context.Context) error {
 		return err
 	}
 	r.startWorkers()
+	var drains sync.WaitGroup
 	for i, s := range r.sources {
 		w := r.workers[i]
-		workers.Go(func() {
+		drains.Go(func() {
 			if err := w.drain(s); err != nil {
 				cancel(err)
 			}
 		})
 	}
 	r.attend(ctx)
-	r.closeSources()
+	r.finishSources(&drains)
 	workers.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
@@ -45,12 +48,37 @@ func (r *runner) live(ctx context.Context) error {
 	return nil
 }
 
-// drain takes a source's packets until it is closed.
+// finishSources ends the captures: what the kernel holds of them by now still
+// counts, as far as it can be taken within the drain limit.
+func (r *runner) finishSources(drains *sync.WaitGroup) {
+	for _, s := range r.sources {
+		if f, ok := s.(capture.Finisher); ok {
+			if err := f.Finish(); err != nil {
+				r.log.Warn("ending a capture", "error", err)
+			}
+		}
+	}
+	drained := make(chan struct{})
+	go func() {
+		drains.Wait()
+		close(drained)
+	}()
+	limit := time.NewTimer(drainLimit)
+	defer limit.Stop()
+	select {
+	case <-drained:
+	case <-limit.C:
+	}
+	r.closeSources()
+	<-drained
+}
+
+// drain takes a source's packets until it is finished or closed.
 func (w *worker) drain(s capture.Source) error {
 	var p capture.Packet
 	for {
 		if err := s.Next(&p); err != nil {
-			if errors.Is(err, os.ErrClosed) {
+			if errors.Is(err, io.EOF) || errors.Is(err, os.ErrClosed) {
 				return nil
 			}
 			return err
