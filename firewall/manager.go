@@ -287,7 +287,15 @@ func (m *Manager) flush(ctx context.Context) ([]Event, error) {
 		return nil, ErrClosed
 	}
 	events := m.expire(ctx, m.now())
-	if err := m.backend.Flush(ctx); err != nil {
+	err := m.backend.Flush(ctx)
+	if errors.Is(err, backend.ErrGone) || errors.Is(err, backend.ErrDamaged) {
+		var more []Event
+		if more, err = m.restore(ctx, err.Error()); err == nil {
+			err = m.backend.Flush(ctx)
+		}
+		events = append(events, more...)
+	}
+	if err != nil {
 		m.count(&m.stats.errors)
 		return events, fmt.Errorf("flush: %w", err)
 	}
@@ -300,8 +308,7 @@ func (m *Manager) flush(ctx context.Context) ([]Event, error) {
 		events = append(events, Event{Kind: Unblocked, Block: e.info(), By: ByFlush, At: m.clockLocked()})
 	}
 	m.mu.Unlock()
-	err := m.protectAgain(ctx, forced)
-	if err != nil {
+	if err = m.protectAgain(ctx, forced); err != nil {
 		m.count(&m.stats.errors)
 	}
 	return events, err
