@@ -35,6 +35,7 @@ func (w *memoryWorld) start(cfg *ManagerConfig) (*Manager, error) {
 			w.mem = backend.NewMemory(cfg.Now)
 		}
 		m.backend = w.mem
+		setDefault(&m.cfg.MaxActiveBlocks, maxBlocksNFT)
 		return w.mem.Init(ctx)
 	})
 }

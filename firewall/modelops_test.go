@@ -193,12 +193,7 @@ func (r *modelRun) opClock() {
 	r.say("clock +%s", d)
 	r.clock.set(r.ref.now.Add(d))
 	r.ref.advance(d)
-	want := map[string]time.Time{}
-	for _, b := range r.ref.blocks {
-		e := &entry{Block: b.Block, origin: b.origin}
-		want[line(e.info(), b.origin)] = b.ExpiresAt
-	}
-	r.compareLines("after a step of the clock the Manager", listed(r.m.GetActiveBlocks(), ""), want)
+	r.compareManager("after a step of the clock the Manager")
 	r.compareBlocked()
 	if r.chance(40) {
 		r.say("; ")
@@ -310,6 +305,7 @@ func (r *modelRun) opCrash() {
 	}
 	r.ref.restart()
 	r.start()
+	r.compareManager("after the start the Manager")
 }
 
 func (r *modelRun) opClose() {

@@ -258,10 +258,9 @@ func listed(list []BlockInfo, origin Origin) map[string]time.Time {
 }
 
 func (r *modelRun) compareListings() {
-	manager, kernel := map[string]time.Time{}, map[string]time.Time{}
+	kernel := map[string]time.Time{}
 	for _, b := range r.ref.blocks {
-		e := &entry{Block: b.Block, origin: b.origin}
-		manager[line(e.info(), b.origin)] = b.ExpiresAt
+		e := &entry{Block: b.Block}
 		e.Rule, e.Reason = r.ref.kept(b.Block)
 		kernel[line(e.info(), OriginKernel)] = b.ExpiresAt
 	}
@@ -269,8 +268,18 @@ func (r *modelRun) compareListings() {
 	if !slices.IsSortedFunc(list, func(a, b BlockInfo) int { return a.CreatedAt.Compare(b.CreatedAt) }) {
 		r.t.Error("the listing is not in the order of creation")
 	}
-	r.compareLines("the Manager", listed(list, ""), manager)
+	r.compareManager("the Manager")
 	r.compareLines("the kernel", listed(r.w.enforced(r.t), OriginKernel), kernel)
+}
+
+// compareManager asks the Manager alone.
+func (r *modelRun) compareManager(who string) {
+	want := map[string]time.Time{}
+	for _, b := range r.ref.blocks {
+		e := &entry{Block: b.Block, origin: b.origin}
+		want[line(e.info(), b.origin)] = b.ExpiresAt
+	}
+	r.compareLines(who, listed(r.m.GetActiveBlocks(), ""), want)
 }
 
 func (r *modelRun) compareLines(who string, got, want map[string]time.Time) {
