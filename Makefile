@@ -10,6 +10,7 @@ LDFLAGS    := -s -w -X main.version=$(VERSION)
 BACKEND    ?= nft
 FUZZTIME   ?= 20s
 SOAKTIME   ?= 10m
+SOAKSTEPS  ?= 5000
 CROSS      := linux/amd64 linux/arm64 darwin/arm64 windows/amd64
 # The packages with goroutines of their own; the rest is plain code or waits
 # for programs.
@@ -74,7 +75,10 @@ fuzz: need-root
 	done
 
 # A guard under attack for SOAKTIME on each backend; its memory must not grow.
+# Random operations against a reference and the kernel, SOAKSTEPS on each
+# backend (NETCAP_GUARD_MODEL_SEED repeats a run).
 soak: need-root
+	NETCAP_GUARD_REQUIRE=1 NETCAP_GUARD_MODEL_STEPS=$(SOAKSTEPS) go test -run '^TestModel(Memory|NFT|IPTables)$$' -count=1 -v -timeout 0 ./firewall
 	NETCAP_GUARD_REQUIRE=1 NETCAP_GUARD_SOAKTIME=$(SOAKTIME) go test -tags soak -run '^TestSoak$$' -count=1 -v -timeout 0 ./integration/netns
 
 cross:

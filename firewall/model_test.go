@@ -46,7 +46,7 @@ type refBlock struct {
 }
 
 func newReference(now time.Time, white []netip.Prefix) *reference {
-	r := &reference{now: now, config: white, maxActive: 14, maxPerMinute: 4, blocks: map[backend.Key]*refBlock{}}
+	r := &reference{now: now, config: white, maxActive: 10, maxPerMinute: 4, blocks: map[backend.Key]*refBlock{}}
 	for _, e := range hostaddr.Special() {
 		r.protected = append(r.protected, e.Prefix)
 	}

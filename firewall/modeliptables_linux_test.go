@@ -53,6 +53,10 @@ func (w *iptablesWorld) damage(_ *testing.T, rng *rand.Rand, ref *reference) dam
 			return w.take(ref, some(rng, keys))
 		case n < 6:
 			return w.add(rng, ref)
+		case n < 7:
+			if set := whole(rng, families(ref)); len(set) > 0 {
+				return w.take(ref, set)
+			}
 		}
 	}
 	tool := w.programs()[rng.IntN(2)]

@@ -114,7 +114,7 @@ func (w *memoryWorld) damage(_ *testing.T, rng *rand.Rand, ref *reference) damag
 	case n < 7:
 		does.Remove = some(rng, ref.keys())
 	case n < 9:
-		does.Remove = sets[rng.IntN(len(sets))]
+		does.Remove = whole(rng, sets)
 	default:
 		does.Remove = some(rng, sets[rng.IntN(len(sets))])
 	}
@@ -198,6 +198,19 @@ func groups(ref *reference) [][]backend.Key {
 		out[i] = append(out[i], k)
 	}
 	return out
+}
+
+// whole draws a set, the smallest of those that it is damage to empty where
+// there is one: fewer blocks than that, and it is none.
+func whole(rng *rand.Rand, sets [][]backend.Key) []backend.Key {
+	for size := 2; size < 4; size++ {
+		for _, set := range sets {
+			if len(set) == size {
+				return set
+			}
+		}
+	}
+	return sets[rng.IntN(len(sets))]
 }
 
 // some draws one to three of a list, in its order.

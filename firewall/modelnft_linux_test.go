@@ -54,11 +54,11 @@ func (w *nftWorld) damage(_ *testing.T, rng *rand.Rand, ref *reference) damage {
 		case n < 4:
 			return w.take(ref, sets, some(rng, ref.keys()))
 		case n < 5:
-			return w.take(ref, sets, sets[rng.IntN(len(sets))])
+			return w.take(ref, sets, whole(rng, sets))
 		case n < 7:
 			return w.take(ref, sets, some(rng, sets[rng.IntN(len(sets))]))
 		case n < 8: // a flush of one set is the removal of all it has
-			set := sets[rng.IntN(len(sets))]
+			set := whole(rng, sets)
 			d := w.take(ref, sets, set)
 			return w.command(d, "flush set inet NETCAP "+setName(ref.blocks[set[0]].Block))
 		}
