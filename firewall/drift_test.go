@@ -61,8 +61,8 @@ func startDrifting(t *testing.T, blocked ...string) *drifting {
 			t.Fatal(err)
 		}
 	}
+	time.Sleep(2 * lookPause) // after the look at the start
 	synctest.Wait()
-	time.Sleep(2 * lookPause)
 	return d
 }
 
@@ -195,8 +195,8 @@ func TestRestoreAgain(t *testing.T) {
 		d := startDrifting(t, "192.0.2.1", "192.0.2.2")
 		d.mem.SetCapacity(1)
 		d.mem.Tamper(backend.Tampering{Gone: true})
-		synctest.Wait()
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if d.Resyncs() != 0 || d.GetStats()["errors"] == 0 || !strings.Contains(d.log.String(), backend.ErrFull.Error()) {
 			t.Errorf("%d resyncs, statistics %q:\n%s", d.Resyncs(), stats(d.Manager), d.log.String())
 		}
