@@ -28,7 +28,7 @@ type live struct {
 	reading sync.Mutex
 	msg     message // Next's
 	number  uint64  // Next's: packets delivered
-	down    bool    // Next's: the interface was down when last heard of
+	down    bool    // Next's: the interface was down once
 	closed  atomic.Bool
 	// finish is when Finish was called, Unix nanoseconds; 0 = not yet.
 	finish atomic.Int64

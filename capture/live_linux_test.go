@@ -1,6 +1,7 @@
 package capture_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -336,8 +338,25 @@ func TestLiveInterfaceGoesDownUpAndAway(t *testing.T) {
 	src := openLive(t, capture.LiveConfig{Interface: right})
 	ip(t, "link", "set", right, "down")
 	ip(t, "link", "set", right, "up")
-	send(t, "10.99.0.2:9", "up again")
+	// Once more and once more: what is sent before the link has its carrier
+	// back, or the neighbour is known again, is lost on the way.
+	conn, err := net.ListenPacket("udp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sending, stop := context.WithCancel(t.Context())
+	var sender sync.WaitGroup
+	sender.Go(func() {
+		for tick := time.NewTicker(50 * time.Millisecond); sending.Err() == nil; <-tick.C {
+			_, _ = conn.WriteTo([]byte("up again"), &net.UDPAddr{IP: net.IP{10, 99, 0, 2}, Port: 9}) // refused until the link is up
+		}
+	})
 	await(t, src, "up again")
+	stop()
+	sender.Wait()
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
 	ip(t, "link", "del", left)
 	for {
 		err := src.Next(new(capture.Packet))

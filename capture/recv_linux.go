@@ -69,7 +69,6 @@ func (l *live) Next(p *Packet) error {
 		n, err := l.msg.receive(l.fd)
 		switch {
 		case err == nil:
-			l.down = false
 			from := &l.msg.from
 			outgoing := from.Pkttype == unix.PACKET_OUTGOING
 			if outgoing && from.Hatype == unix.ARPHRD_LOOPBACK {
@@ -89,6 +88,8 @@ func (l *live) Next(p *Packet) error {
 			}
 			err = l.wait()
 		case errors.Is(err, unix.ENETDOWN):
+			// For good: packets that were captured before come after this error,
+			// so that one of them says nothing of the interface now.
 			l.down = true
 			err = nil
 		case errors.Is(err, unix.EINTR):
@@ -100,9 +101,9 @@ func (l *live) Next(p *Packet) error {
 	}
 }
 
-// wait blocks until there is a packet or Close calls. While the interface is
-// down it looks every second whether it still exists, because the kernel says
-// nothing more.
+// wait blocks until there is a packet or Close calls. Once the interface was
+// down it looks, in every second without a packet, whether it still exists,
+// because the kernel says nothing more.
 func (l *live) wait() error {
 	timeout := -1
 	if l.down {

@@ -145,7 +145,7 @@ func yamlError(path string, err error) error {
 
 // wrongType is how the YAML library says that a value has the wrong type.
 func wrongType() *regexp.Regexp {
-	return regexp.MustCompile("cannot unmarshal !!\\w+ (.*) into (?:guard\\.)?(.*)")
+	return regexp.MustCompile(`cannot unmarshal !!\w+ (.*) into (?:guard\.)?(.*)`)
 }
 
 // Duration is a time span as rules and flags have it: Go's syntax, d and w,

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -139,6 +140,7 @@ func (r *runner) closeEvents(replay bool) error {
 
 // usageOf checks that the run has one kind of source.
 func usageOf(cfg *Config) error {
+	cfg.Interfaces = distinct(cfg.Interfaces)
 	live, replay := len(cfg.Interfaces) > 0, len(cfg.Read) > 0
 	switch {
 	case replay:
@@ -150,6 +152,17 @@ func usageOf(cfg *Config) error {
 		return nil
 	}
 	return Exit(ExitUsage, "nothing to watch: use -i INTERFACE or -r FILE (interfaces here: %s)", interfaces())
+}
+
+// distinct drops repetitions and keeps the order.
+func distinct(names []string) []string {
+	var out []string
+	for _, n := range names {
+		if !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 func interfaces() string {

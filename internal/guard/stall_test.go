@@ -16,7 +16,7 @@ import (
 // comes all the same.
 func TestStalledOutput(t *testing.T) {
 	r, w := io.Pipe()
-	defer r.Close()
+	defer func() { _ = r.Close() }() // lets the writer end
 	e, err := openEvents(Config{Output: OutputJSON}, w)
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +77,7 @@ func TestQueuedEventsAreWritten(t *testing.T) {
 // TestInterruptible: a pipe on which nothing comes does not keep the reader.
 func TestInterruptible(t *testing.T) {
 	pr, pw := io.Pipe()
-	defer pw.Close()
+	defer func() { _ = pw.Close() }() // lets the reader's goroutine end
 	done := make(chan struct{})
 	in := interruptible(done, pr)
 	go func() {

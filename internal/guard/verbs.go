@@ -124,7 +124,7 @@ func WithAdmin(ctx context.Context, c VerbConfig, work func(*Verb) error) error 
 		err = work(v)
 	}
 	end := m.Detach
-	if !mcfg.Attach && len(m.GetActiveBlocks()) == 0 && !(existed && v.flushed) {
+	if !mcfg.Attach && len(m.GetActiveBlocks()) == 0 && (!existed || !v.flushed) {
 		end = m.Close
 	}
 	return errors.Join(err, end())
