@@ -205,6 +205,9 @@ func (s structure) next(k kind) uint64 {
 			best, found = o, true
 		}
 	}
+	if !found {
+		return 0 // the zero kind is one too: the set of 0.0.0.0/0
+	}
 	return s.rules[best]
 }
 

@@ -206,3 +206,24 @@ func TestLargeChange(t *testing.T) {
 		t.Errorf("%d blocks in %d transactions, want %d in 1", len(got), after.ID-before.ID, len(want))
 	}
 }
+
+// TestSetsBesideEveryAddress: the set of 0.0.0.0/0 is there, and sets come
+// whose rule is the last of its chain.
+func TestSetsBesideEveryAddress(t *testing.T) {
+	nstest.Tool(t, "nft")
+	b := start(t, nft.Config{})
+	want := 0
+	for _, prefix := range []string{"0.0.0.0/0", "2001:db8::1/128", "192.0.2.0/24", "::/0", "2001:db8::/32"} {
+		for _, target := range []backend.Target{backend.Source, backend.Destination} {
+			one := block(t, prefix, backend.Drop)
+			one.Target = target
+			if err := b.Apply(t.Context(), backend.Change{Add: []backend.Block{one}}); err != nil {
+				t.Errorf("%s %s: %v", target, prefix, err)
+			}
+			want++
+		}
+	}
+	if got := list(t, b); len(got) != want {
+		t.Errorf("%d blocks, want %d: %v", len(got), want, got)
+	}
+}
