@@ -62,7 +62,7 @@ func ask(t *testing.T, from host, to netip.Addr) error {
 		if err != nil {
 			return err
 		}
-		defer conn.Close()
+		defer func() { _ = conn.Close() }() // nothing is lost that matters
 		if _, err := conn.Write([]byte("anybody?")); err != nil {
 			return err
 		}
@@ -198,7 +198,7 @@ func converse(t *testing.T, from, at host, to netip.Addr) (client, server net.Co
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
+	defer func() { _ = ln.Close() }() // the connection outlives it
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	err = from.Do(func() (err error) {

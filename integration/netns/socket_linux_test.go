@@ -52,7 +52,7 @@ func send(t *testing.T, path, text string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // the answer is read
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func slow(t *testing.T, w world, g *guard, path string) {
 		if err != nil {
 			t.Fatalf("connection %d: %v", n, err)
 		}
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()              // it was given up
 		_, _ = io.WriteString(conn, "POST /v1/block HT") // one too many is closed at once
 	}
 	descriptors, err := os.ReadDir("/proc/" + strconv.Itoa(g.PID()) + "/fd")

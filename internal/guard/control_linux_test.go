@@ -204,7 +204,7 @@ func raw(t *testing.T, path, text string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
@@ -277,7 +277,7 @@ func shorter(t *testing.T, path, request string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	_, werr := io.WriteString(conn, request)
 	if err := errors.Join(werr, conn.(*net.UnixConn).CloseWrite()); err != nil {
 		t.Fatal(err)
@@ -298,7 +298,7 @@ func TestControlCrowd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()
 		_, _ = io.WriteString(conn, "GET /v1/list HT") // one too many is closed at once
 		crowd = append(crowd, conn)
 	}
