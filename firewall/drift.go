@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -256,7 +257,7 @@ type difference struct {
 }
 
 // compare takes over blocks that the kernel has and the index has not, or has
-// with another end or action.
+// with another end, action or comment.
 func (m *Manager) compare(blocks []backend.Block) (d difference) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -273,7 +274,7 @@ func (m *Manager) compare(blocks []backend.Block) (d difference) {
 			m.stats.adopted++
 			continue
 		case e.Action == b.Action:
-			if sameEnd(e.Block, b) && e.CreatedAt.Sub(b.CreatedAt).Abs() <= endTolerance {
+			if sameEnd(e.Block, b) && sameText(e.Rule, b.Rule) && sameText(e.Reason, b.Reason) {
 				continue
 			}
 		case live[e.Slot()] && !b.Action.Stronger(e.Action):
@@ -305,4 +306,11 @@ func sameEnd(a, b backend.Block) bool {
 		return a.Permanent() == b.Permanent()
 	}
 	return a.ExpiresAt.Sub(b.ExpiresAt).Abs() <= endTolerance
+}
+
+// sameText reports whether the kernel's text is ours, or ours as a comment cuts
+// it.
+func sameText(ours, kernels string) bool {
+	begin, cut := strings.CutSuffix(kernels, "…")
+	return ours == kernels || cut && strings.HasPrefix(ours, begin)
 }
