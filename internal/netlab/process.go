@@ -44,20 +44,21 @@ type Process struct {
 	changed chan struct{} // closed and replaced at each new line
 }
 
-// Start starts a prepared program (see NS.Command) and reads its output. When
+// Start starts a prepared program (see NS.Command) and reads its output; what
+// its children print is read until 2 s after its end. When
 // the command's context ends the program is asked to end (SIGTERM) and killed
 // if it does not. The caller ends it with Stop or Kill.
 func Start(cmd *exec.Cmd) (*Process, error) {
 	p := &Process{cmd: cmd, ended: make(chan struct{}), changed: make(chan struct{})}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
+	if cmd.WaitDelay == 0 {
+		cmd.WaitDelay = pipeWait
 	}
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		return nil, err
-	}
+	// Not StdoutPipe: its reader waits for every child that inherited the
+	// pipe, however long that outlives the program. Wait gives up on them.
+	stdout, outEnd := io.Pipe()
+	stderr, errEnd := io.Pipe()
+	cmd.Stdout, cmd.Stderr = outEnd, errEnd
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -65,8 +66,9 @@ func Start(cmd *exec.Cmd) (*Process, error) {
 	readers.Go(func() { p.read(stdout, false) })
 	readers.Go(func() { p.read(stderr, true) })
 	go func() {
-		readers.Wait() // Wait closes the pipes, so they are read to the end first
 		p.err = cmd.Wait()
+		_, _ = outEnd.Close(), errEnd.Close() // they return nil always
+		readers.Wait()
 		close(p.ended)
 	}()
 	return p, nil

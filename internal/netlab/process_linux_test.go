@@ -85,3 +85,24 @@ func TestLinesAreBounded(t *testing.T) {
 		t.Errorf("%d lines, last %v; want the newest 10000", len(lines), lines[len(lines)-1])
 	}
 }
+
+// TestChildrenKeepNobodyWaiting: a program's end does not wait for children
+// that have its output in their hands.
+func TestChildrenKeepNobodyWaiting(t *testing.T) {
+	p := start(t, "sleep 600 & echo $!; exec sleep 600")
+	child, err := p.Await(t.Context(), func(l netlab.Line) bool { return !l.Stderr })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := exec.Command("kill", child.Text).Run(); err != nil {
+			t.Errorf("the child did not outlive its parent: %v", err)
+		}
+	}()
+	p.Kill()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := p.Wait(ctx); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Wait: %v, want that it was killed", err)
+	}
+}
