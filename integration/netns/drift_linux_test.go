@@ -118,7 +118,7 @@ func suffer(t *testing.T, f flavour, g *guard, d damage, flows []*flow, n int) {
 		fl.more(t, 10)
 		_, last, through := fl.since(before)
 		t.Logf("%s: %d datagrams came through", fl.name, through)
-		if open := last.Sub(done); open > f.limit() {
+		if open := last.sent.Sub(done); open > f.limit() {
 			t.Errorf("%s: datagrams came through until %s after the damage, want at most %s", fl.name, open, f.limit())
 		}
 		fl.mustStop(t, "after it was put back")

@@ -11,6 +11,9 @@ import (
 	"time"
 )
 
+// datagram is one that arrived.
+type datagram struct{ sent, received time.Time }
+
 // flow is a stream of datagrams that never stops, each with the time of its
 // sending, and what of it arrives.
 type flow struct {
@@ -18,7 +21,7 @@ type flow struct {
 	sent atomic.Int64
 
 	mu      sync.Mutex // guards arrived
-	arrived []time.Time
+	arrived []datagram
 }
 
 // flowPort is where flows go; nothing else does.
@@ -77,28 +80,29 @@ func (fl *flow) receive(in net.PacketConn) {
 	buf := make([]byte, 16)
 	for {
 		n, _, err := in.ReadFrom(buf)
+		now := time.Now()
 		if err != nil {
 			return
 		}
 		if n == 8 {
 			fl.mu.Lock()
-			fl.arrived = append(fl.arrived, time.Unix(0, int64(binary.BigEndian.Uint64(buf))))
+			fl.arrived = append(fl.arrived, datagram{time.Unix(0, int64(binary.BigEndian.Uint64(buf))), now})
 			fl.mu.Unlock()
 		}
 	}
 }
 
-// since returns the first and the last sending time after a moment of what
-// arrived, and how many there were.
-func (fl *flow) since(moment time.Time) (first, last time.Time, n int) {
+// since returns the first and the last of what arrived that was sent after a
+// moment, and how many there were.
+func (fl *flow) since(moment time.Time) (first, last datagram, n int) {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
-	for _, at := range fl.arrived {
-		if at.After(moment) {
+	for _, d := range fl.arrived {
+		if d.sent.After(moment) {
 			if n == 0 {
-				first = at
+				first = d
 			}
-			last = at
+			last = d
 			n++
 		}
 	}
