@@ -192,6 +192,19 @@ func (e element) counter() *expr.Counter {
 	return &expr.Counter{Packets: e.packets, Bytes: e.bytes}
 }
 
+// left is the time to the block's end, which encode made the kernel go beyond;
+// zero or less for a block that is over. An element without an end has none
+// left.
+func (e element) left() time.Duration {
+	if !e.timed {
+		return 0
+	}
+	if _, ours := backend.DecodeComment(e.comment); ours {
+		return e.remaining - ticks
+	}
+	return e.remaining
+}
+
 // milliseconds reads a time of the kernel. What does not fit a Duration is cut
 // to the longest one, 292 years.
 func milliseconds(b []byte) time.Duration {
@@ -225,7 +238,7 @@ func (k kind) block(e element) (backend.Block, bool) {
 	}
 	b := backend.Block{Key: backend.Key{Prefix: p, Target: k.target}, Action: k.action}
 	if e.timed {
-		b.ExpiresAt = e.read.Add(e.remaining).Round(0)
+		b.ExpiresAt = e.read.Add(e.left()).Round(0)
 		b.CreatedAt = b.ExpiresAt.Add(-e.lifetime)
 	}
 	c, ours := backend.DecodeComment(e.comment)
@@ -253,7 +266,12 @@ func encode(b backend.Block, now time.Time) (nftables.SetElement, bool) {
 		return e, false
 	}
 	// The library cuts to milliseconds; a block must not end early.
-	const up = time.Millisecond - time.Nanosecond
+	const up = time.Millisecond - time.Nanosecond + ticks
 	e.Timeout = min(b.Remaining(now), math.MaxInt64-up) + up
 	return e, true
 }
+
+// ticks is what the kernel may take off a timeout: it cuts the timeout to
+// whole ticks of its clock, and counts from the tick before (nft_set_elem_init
+// and nf_msecs_to_jiffies64, Linux 6.18). A tick is 10 ms at most (HZ=100).
+const ticks = 20 * time.Millisecond

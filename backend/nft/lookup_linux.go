@@ -40,11 +40,11 @@ func (b *Backend) Lookup(ctx context.Context, keys []backend.Key) ([]backend.Sta
 		if e == nil || status.Found {
 			continue
 		}
-		if e.timed && e.remaining <= 0 {
+		if e.timed && e.left() <= 0 {
 			continue // its end has come; the kernel has not taken it out yet
 		}
 		status.Found, status.Action, status.Permanent = true, questions[i].kind.action, !e.timed
-		status.Remaining = e.remaining
+		status.Remaining = e.left()
 		status.HasPackets, status.Packets = e.counts, e.packets
 	}
 	return out, nil
