@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,6 +70,10 @@ func (m *Manager) foreign(ctx context.Context, e backend.Event) {
 	var err error
 	switch {
 	case m.closed:
+	case e.Kind == backend.Damaged && m.active() <= askFirst:
+		// The damage may have been put right already, by a look at the kernel
+		// that was faster than the event.
+		events, err = m.checkBecause(ctx, reason)
 	case e.Kind == backend.Damaged || m.emptied(e):
 		events, err = m.restore(ctx, reason)
 	default:
@@ -77,6 +82,17 @@ func (m *Manager) foreign(ctx context.Context, e backend.Event) {
 	m.kernel.Unlock()
 	m.emit(events)
 	m.logError("putting the kernel's state back", err)
+}
+
+// askFirst is how many blocks a look at the kernel may list before damage is
+// put right: so many take some 30 ms. With more, blocks come before counts.
+const askFirst = 10_000
+
+// active is how many blocks there are.
+func (m *Manager) active() int {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return len(m.idx.blocks)
 }
 
 // group names what the kernel empties in one command: a set of nft, or a
@@ -221,14 +237,17 @@ func (m *Manager) Check(ctx context.Context) error {
 	return err
 }
 
-func (m *Manager) check(ctx context.Context) ([]Event, error) {
+func (m *Manager) check(ctx context.Context) ([]Event, error) { return m.checkBecause(ctx, "") }
+
+// checkBecause is check with what the kernel told of damage, if it did.
+func (m *Manager) checkBecause(ctx context.Context, told string) ([]Event, error) {
 	if m.closed {
 		return nil, ErrClosed
 	}
 	events := m.expire(ctx, m.now())
 	blocks, err := m.backend.List(ctx)
 	if errors.Is(err, backend.ErrDamaged) || errors.Is(err, backend.ErrGone) {
-		more, err := m.restore(ctx, err.Error())
+		more, err := m.restore(ctx, cmp.Or(told, err.Error()))
 		return append(events, more...), err
 	}
 	if err != nil {
