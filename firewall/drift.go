@@ -293,7 +293,7 @@ func (m *Manager) compare(blocks []backend.Block) (d difference) {
 			m.stats.adopted++
 			continue
 		case e.Action == b.Action:
-			if sameEnd(e.Block, b) && sameText(e.Rule, b.Rule) && sameText(e.Reason, b.Reason) {
+			if sameEnd(e.Block, b) && sameComment(e.Block, b) {
 				continue
 			}
 		case live[e.Slot()] && !b.Action.Stronger(e.Action):
@@ -325,6 +325,13 @@ func sameEnd(a, b backend.Block) bool {
 		return a.Permanent() == b.Permanent()
 	}
 	return a.ExpiresAt.Sub(b.ExpiresAt).Abs() <= endTolerance
+}
+
+// sameComment reports whether the kernel's comment says of a block what we
+// know of it.
+func sameComment(ours, kernels backend.Block) bool {
+	return ours.CreatedAt.UnixMilli() == kernels.CreatedAt.UnixMilli() &&
+		sameText(ours.Rule, kernels.Rule) && sameText(ours.Reason, kernels.Reason)
 }
 
 // sameText reports whether the kernel's text is ours, or ours as a comment cuts
