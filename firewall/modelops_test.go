@@ -261,6 +261,12 @@ func (r *modelRun) opDamage() {
 		r.opClock()
 		return
 	}
+	// A look that was asked for before could meet the damage in front of the
+	// monitor's word, and see together what that names one by one.
+	select {
+	case <-r.m.look:
+	default:
+	}
 	r.expect(r.m.Check(context.Background()), nil)
 	d := r.w.damage(r.t, r.rng, r.ref)
 	r.say("SOMEBODY ELSE: %s (to be lifted %v, added %v, put back %d times)", d.name, d.lifted, d.added, d.resyncs)
