@@ -103,6 +103,10 @@ type Set struct {
 	Header
 	// Have says which records this packet filled.
 	Have Mask
+	// HasSegment: the packet has a TCP segment, and it stands in Segment. The
+	// decoder fills it where a type of StreamTypes is asked for.
+	HasSegment bool
+	Segment    Segment
 
 	TCP                   TCP
 	UDP                   UDP

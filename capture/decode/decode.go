@@ -64,7 +64,8 @@ func (d *Decoder) SetWant(want record.Want) {
 // header of the link type (numbered as in capture files), length its length on
 // the wire. The caller has filled set.Time, set.Packet and set.Outgoing; all
 // else in the header and the records that the packet has are filled here, and
-// set.Have says which. Slices in the records alias data or the decoder: they
+// set.Have says which. A TCP segment stands in set.Segment where a type of
+// record.StreamTypes is asked for: what package stream takes. Slices in the records alias data or the decoder: they
 // are good until either is used again.
 //
 // An error (an *Error) means that some layer could not be decoded; the records
@@ -74,7 +75,7 @@ func (d *Decoder) Decode(link uint32, data []byte, length int, set *record.Set) 
 		*set = record.Set{Header: set.Header}
 		d.last = set
 	}
-	set.Have = 0
+	set.Have, set.HasSegment = 0, false
 	set.Src, set.Dst = netip.Addr{}, netip.Addr{}
 	set.SrcPort, set.DstPort, set.Proto = 0, 0, 0
 	length = max(length, len(data))
@@ -95,6 +96,16 @@ func (d *Decoder) Decode(link uint32, data []byte, length int, set *record.Set) 
 		return d.ipv6(data, length, set)
 	}
 	return d.fail(errLinkType)
+}
+
+// DNS decodes a whole DNS message that came over TCP, without its two bytes of
+// length, into set.DNS. The caller has filled set.Header. It does nothing
+// where no rule asks for DNS; errors are those of Decode, and counted.
+func (d *Decoder) DNS(msg []byte, set *record.Set) error {
+	if !d.plan.dns {
+		return nil
+	}
+	return d.dnsMessage(msg, len(msg), set)
 }
 
 // fail counts an error and returns it.

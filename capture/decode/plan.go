@@ -27,6 +27,7 @@ const (
 // plan is a record.Want in the form the hot path reads.
 type plan struct {
 	tcp, udp, ip4, ip6, icmp4, icmp6, dns                             bool
+	segment                                                           bool // some type comes out of TCP streams
 	tcpMore, udpMore, ip4More, ip6More, icmp4More, icmp6More, dnsMore more
 }
 
@@ -71,7 +72,7 @@ func compile(w *record.Want) plan {
 		}
 		return w.Types.Has(t), m
 	}
-	var p plan
+	p := plan{segment: w.Types&record.StreamTypes() != 0}
 	p.tcp, p.tcpMore = fields(record.TypeTCP)
 	p.udp, p.udpMore = fields(record.TypeUDP)
 	p.ip4, p.ip4More = fields(record.TypeIPv4)

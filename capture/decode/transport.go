@@ -28,6 +28,11 @@ func (d *Decoder) tcp(payload []byte, size int, set *record.Set) error {
 	if offset < tcpHeader || offset > size {
 		return d.fail(errTCPOffset)
 	}
+	if d.plan.segment {
+		set.HasSegment = true
+		set.Segment = record.Segment{Seq: u32(head[4:]), Ack: u32(head[8:]), Window: u16(head[14:]), Flags: head[13],
+			Size: int32(size - offset), Payload: payload[min(offset, len(payload)):]}
+	}
 	if !d.plan.tcp {
 		return nil
 	}
