@@ -82,6 +82,25 @@ type Skipper interface {
 	Skipped() int
 }
 
+// Drops is what one action has stopped in one family.
+type Drops struct {
+	Action  Action
+	Is6     bool
+	Packets uint64
+}
+
+// Dropper is implemented by backends that count what they stop by action and
+// family, whatever became of the blocks that did it.
+type Dropper interface {
+	// Dropped returns the counts, for the actions that stop packets (Drop,
+	// Reject, RejectReset and RateLimit, of which those above the rate), one
+	// for each family, in no particular order, zeros included. They never go
+	// down while our table or chain lives; a table that somebody deleted and
+	// that was put back starts again from zero. It is cheap (no block is
+	// looked at), but asks the kernel.
+	Dropped(ctx context.Context) ([]Drops, error)
+}
+
 // Change is what one transaction does. Within a Change the removals come
 // first: a block that changes its Action is in Remove with the old Action and
 // in Add with the new one.

@@ -94,14 +94,6 @@ func (a Action) Stops() bool { return a == Drop || a == Reject || a == RejectRes
 // packets replaces a rate limit, nothing else replaces anything.
 func (a Action) Stronger(b Action) bool { return a.Stops() && b == RateLimit }
 
-// Limit is the rate of a RateLimit: Rate packets in each Per, and Burst above
-// it.
-type Limit struct {
-	Rate  uint64
-	Per   time.Duration // a second, a minute, an hour or a day
-	Burst uint32
-}
-
 // Key is a block's identity. It is comparable and used as the map key
 // everywhere: Prefix is masked, without a zone and never an IPv4-mapped IPv6
 // prefix. A kernel log rule (Log) has an identity of its own beside the block
@@ -126,7 +118,7 @@ type Block struct {
 	Key
 	Action    Action
 	Limit     Limit  // RateLimit only
-	LogPrefix string // Log only
+	LogPrefix string // Log only; see CheckLogPrefix
 	// Rule is the rule's name, or "manual-block" and the like; Reason is free
 	// text. Both come back from the kernel as Comment left them.
 	Rule, Reason string
@@ -142,13 +134,21 @@ func (b Block) Expired(now time.Time) bool {
 	return !b.Permanent() && !now.Before(b.ExpiresAt)
 }
 
-// String is the block as one line: action, key, lifetime, rule and reason.
+// String is the block as one line: action, key, limit or log prefix, lifetime,
+// rule and reason.
 func (b Block) String() string {
 	life := "permanent"
 	if !b.Permanent() {
 		life = "for " + b.ExpiresAt.Sub(b.CreatedAt).String()
 	}
-	s := fmt.Sprintf("%s %s %s", b.Action, b.Key, life)
+	s := fmt.Sprintf("%s %s", b.Action, b.Key)
+	switch b.Action {
+	case RateLimit:
+		s += " " + b.Limit.String()
+	case Log:
+		s += " prefix " + quote(b.LogPrefix)
+	}
+	s += " " + life
 	if b.Rule != "" {
 		s += " rule " + quote(b.Rule)
 	}

@@ -12,9 +12,9 @@ import (
 // Memory is a Backend without a kernel: the dry run, and the backend of tests
 // of policy. It behaves as a kernel would: a block past its end is neither
 // listed nor enforced, a Change is all or nothing, comments come back as a
-// kernel's comment field would return them, and what the kernel backends
-// refuse (see Change.Validate, RateLimit, Log) it refuses too, so that a dry
-// run tells what a real one would.
+// kernel's comment field would return them, and what every kernel backend
+// refuses (see Change.Validate) it refuses too, so that a dry run tells what a
+// real one would. What only one of them refuses (see CheckLimit) it takes.
 //
 // Unlike a Backend in general it is safe for concurrent use.
 type Memory struct {
@@ -86,9 +86,6 @@ func (m *Memory) Apply(ctx context.Context, c Change) error {
 	m.expire(now)
 	next := make(map[Slot]Block, len(c.Add))
 	for _, b := range c.Add {
-		if !b.Action.Stops() {
-			return m.fail("apply", fmt.Errorf("add %s: %w", b, ErrUnsupported))
-		}
 		next[b.Slot()] = kept(b)
 	}
 	if err := m.room(c, next, now); err != nil {
@@ -218,7 +215,8 @@ func (m *Memory) Allowed() []netip.Prefix {
 // Stops says whether a packet from src to dst would be stopped now, and by
 // which block: the one with the longest prefix, source before destination. It
 // is what a kernel with these blocks and allowed prefixes would do, so that a
-// test of policy can trace packets. While the structure is damaged (see Tamper)
+// test of policy can trace packets. A rate limit and a log stop nothing here:
+// they act on rates and copies, not on a packet. While the structure is damaged (see Tamper)
 // nothing is stopped.
 func (m *Memory) Stops(src, dst netip.Addr) (Block, bool) {
 	m.mu.Lock()
@@ -238,7 +236,7 @@ func (m *Memory) Stops(src, dst netip.Addr) (Block, bool) {
 		var best Block
 		found := false
 		for _, b := range m.blocks {
-			match := b.Target == side.target && b.Prefix.Contains(side.addr) && !b.Expired(now)
+			match := b.Action.Stops() && b.Target == side.target && b.Prefix.Contains(side.addr) && !b.Expired(now)
 			if match && (!found || b.Prefix.Bits() > best.Prefix.Bits()) {
 				best, found = b, true
 			}

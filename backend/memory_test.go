@@ -12,7 +12,8 @@ import (
 
 func TestMemoryContract(t *testing.T) {
 	backendtest.Run(t, backendtest.Suite{
-		New: func(testing.TB) backend.Backend { return backend.NewMemory(nil) },
+		New:     func(testing.TB) backend.Backend { return backend.NewMemory(nil) },
+		Actions: backend.Actions(),
 		NewFull: func(_ testing.TB, n int) backend.Backend {
 			m := backend.NewMemory(nil)
 			m.SetCapacity(n)

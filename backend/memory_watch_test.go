@@ -146,8 +146,15 @@ func TestValidate(t *testing.T) {
 		{"log flag", with(func(b *backend.Block) { b.Log = true }), false},
 		{"rate missing", with(func(b *backend.Block) { b.Action = backend.RateLimit }), false},
 		{"rate", with(func(b *backend.Block) {
-			b.Action, b.Limit = backend.RateLimit, backend.Limit{Rate: 1, Per: time.Second}
+			b.Action, b.Limit = backend.RateLimit, backend.Limit{Rate: 1, Per: time.Second, Burst: 1}
 		}), true},
+		{"rate without a burst", with(func(b *backend.Block) {
+			b.Action, b.Limit = backend.RateLimit, backend.Limit{Rate: 1, Per: time.Second}
+		}), false},
+		{"a limit that nothing asks for", with(func(b *backend.Block) { b.Limit.Rate = 1 }), false},
+		{"a prefix that nothing asks for", with(func(b *backend.Block) { b.LogPrefix = "x" }), false},
+		{"log prefix", with(func(b *backend.Block) { b.Action, b.Log, b.LogPrefix = backend.Log, true, "NETCAP: " }), true},
+		{"log prefix with a quote", with(func(b *backend.Block) { b.Action, b.Log, b.LogPrefix = backend.Log, true, `"` }), false},
 		{"twice", backend.Change{Add: []backend.Block{good, good}}, false},
 		{"bad removal", backend.Change{Remove: []backend.Block{{}}}, false},
 		{"bad removal that nobody looks at", backend.Change{Rebuild: true, Remove: []backend.Block{{}}}, true},

@@ -10,8 +10,11 @@ import (
 //
 // Refused are: a prefix that is not in the form of Canonical, an unknown
 // target or action, a Log flag that does not fit the action, a RateLimit
-// without a rate, and the same (Key, Action) twice in Add, because the two
-// would differ in end and comment. A prefix of length 0, every address of a
+// whose limit is none (see CheckLimit; what one backend alone cannot express is
+// that backend's to refuse, with ErrUnsupported), a log prefix that CheckLogPrefix
+// refuses, a limit or a log prefix where the action has none, and the same
+// (Key, Action) twice in Add, because the two would differ in end and comment.
+// A prefix of length 0, every address of a
 // family, is no error here, in a block nor in Allow: who may ask for it is
 // policy. That a block in Add is already past its end is no error: see
 // Backend.Apply. Remove is not looked at where Rebuild is set.
@@ -72,8 +75,19 @@ func (b Block) valid() error {
 	if err := b.validKey(); err != nil {
 		return err
 	}
-	if b.Action == RateLimit && (b.Limit.Rate == 0 || b.Limit.Per <= 0) {
-		return fmt.Errorf("%w: rate limit without a rate", ErrInvalid)
+	switch {
+	case b.Action == RateLimit:
+		if err := CheckLimit("", b.Limit); err != nil {
+			return err
+		}
+	case b.Limit != Limit{}:
+		return fmt.Errorf("%w: a limit on an action without one", ErrInvalid)
+	}
+	if b.Action == Log {
+		return CheckLogPrefix(b.LogPrefix)
+	}
+	if b.LogPrefix != "" {
+		return fmt.Errorf("%w: a log prefix on an action without one", ErrInvalid)
 	}
 	return nil
 }

@@ -14,7 +14,8 @@ type Status struct {
 	// Permanent blocks have no Remaining.
 	Permanent bool
 	Remaining time.Duration
-	// Packets that the block stopped so far, where HasPackets.
+	// Packets that the block stopped (RateLimit: those above the rate; Log:
+	// copied) so far, where HasPackets.
 	Packets    uint64
 	HasPackets bool
 }

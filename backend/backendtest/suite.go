@@ -177,6 +177,10 @@ func (s Suite) same(got, want backend.Block) error {
 	switch {
 	case got.Slot() != want.Slot():
 		return errors.New("key or action differs")
+	case got.Limit != want.Limit:
+		return fmt.Errorf("limit %s, want %s", got.Limit, want.Limit)
+	case got.LogPrefix != want.LogPrefix:
+		return fmt.Errorf("log prefix %q, want %q", got.LogPrefix, want.LogPrefix)
 	case got.Rule != want.Rule:
 		return fmt.Errorf("rule %q, want %q", got.Rule, want.Rule)
 	case got.Reason != want.Reason:
@@ -249,8 +253,19 @@ func permanent(b backend.Block) backend.Block {
 	return with(b, func(b *backend.Block) { b.ExpiresAt = time.Time{} })
 }
 
+// acting gives a copy of a block another action, with the limit or the log
+// prefix that goes with it.
 func acting(b backend.Block, a backend.Action) backend.Block {
-	return with(b, func(b *backend.Block) { b.Action = a })
+	return with(b, func(b *backend.Block) {
+		b.Action, b.Log = a, a == backend.Log
+		b.Limit, b.LogPrefix = backend.Limit{}, ""
+		switch a {
+		case backend.RateLimit:
+			b.Limit = backend.Limit{Rate: 10, Per: time.Second, Burst: 5}
+		case backend.Log:
+			b.LogPrefix = "NETCAP: "
+		}
+	})
 }
 
 func towards(b backend.Block) backend.Block {
