@@ -85,6 +85,15 @@ type Header struct {
 	Proto            uint8 // IANA protocol number of the transport; 0 without IP
 	// Outgoing: this host sent the packet (live capture only).
 	Outgoing bool
+	// Stream: the record comes from a TCP stream. Confirmed: the packet belongs
+	// to a TCP connection whose handshake was seen in full, so its addresses are
+	// not forged; on packets without a stream's record it is filled where Want
+	// has Handshakes.
+	Stream, Confirmed bool
+	// Via is the trusted proxy that sent an HTTP request, whose client Src is
+	// then; the zero Addr without one. Nobody may be blocked for such a record:
+	// the packets are the proxy's.
+	Via netip.Addr
 }
 
 // ProtoName is the transport's name in events: TCP, UDP, ICMP, IPv6-ICMP, or
@@ -97,8 +106,9 @@ func (h *Header) ProtoName() string {
 }
 
 // Set is one worker's reusable record set: a decoder fills the records of one
-// packet, the engine reads them, and the next packet overwrites them. Slices
-// and byte fields in it alias the packet and live as long as it does.
+// packet, the engine reads them, and the next packet overwrites them. Slices,
+// byte fields and (in records of streams) strings in it alias the packet and
+// live as long as it does: Snapshot or strings.Clone what is kept.
 type Set struct {
 	Header
 	// Have says which records this packet filled.
@@ -137,7 +147,10 @@ type Set struct {
 // asks for. The zero Want asks for nothing. It is built once at load and read
 // by many goroutines afterwards.
 type Want struct {
-	Types  Mask
+	Types Mask
+	// Handshakes asks for Header.Confirmed of plain TCP packets.
+	Handshakes bool
+
 	fields [NumTypes]map[string]bool
 }
 

@@ -3,6 +3,7 @@ package record
 import (
 	"net/netip"
 	"reflect"
+	"strings"
 )
 
 // Snapshot returns a deep copy of the set's record of the type, which the
@@ -30,10 +31,13 @@ func fillAddress(field *string, a netip.Addr) {
 	}
 }
 
-// deepCopy follows pointers, slices, maps and structs; records hold nothing
-// else that refers to memory, but strings, which are immutable.
+// deepCopy follows pointers, slices, maps and structs; strings are cloned too,
+// because those of stream records alias the packet. Records hold nothing else
+// that refers to memory.
 func deepCopy(v reflect.Value) reflect.Value {
 	switch v.Kind() {
+	case reflect.String:
+		return reflect.ValueOf(strings.Clone(v.String())).Convert(v.Type())
 	case reflect.Pointer:
 		if v.IsNil() {
 			return v
@@ -56,7 +60,7 @@ func deepCopy(v reflect.Value) reflect.Value {
 		}
 		c := reflect.MakeMapWithSize(v.Type(), v.Len())
 		for it := v.MapRange(); it.Next(); {
-			c.SetMapIndex(it.Key(), deepCopy(it.Value()))
+			c.SetMapIndex(deepCopy(it.Key()), deepCopy(it.Value()))
 		}
 		return c
 	case reflect.Struct:

@@ -72,7 +72,7 @@ func compile(w *record.Want) plan {
 		}
 		return w.Types.Has(t), m
 	}
-	p := plan{segment: w.Types&record.StreamTypes() != 0}
+	p := plan{segment: w.Handshakes || w.Types&record.StreamTypes() != 0}
 	p.tcp, p.tcpMore = fields(record.TypeTCP)
 	p.udp, p.udpMore = fields(record.TypeUDP)
 	p.ip4, p.ip4More = fields(record.TypeIPv4)
