@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -92,6 +93,19 @@ func send(t testing.TB, to string, payloads ...string) {
 	for _, p := range payloads {
 		if _, err := conn.WriteTo([]byte(p), addr); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// receive waits until the socket has received n datagrams.
+func receive(t testing.TB, conn net.PacketConn, n int) {
+	t.Helper()
+	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		if _, _, err := conn.ReadFrom(make([]byte, 2000)); err != nil {
+			t.Fatalf("datagram %d of %d: %v", i+1, n, err)
 		}
 	}
 }
@@ -275,9 +289,16 @@ func TestLiveFinish(t *testing.T) {
 		t.Fatal("a live source is no Finisher")
 	}
 	const sent = 50
-	for range sent {
-		send(t, "127.0.0.1:9", "before")
+	// What a socket has received, the capture has seen before: without waiting
+	// for that, packets may still be on their way through lo.
+	receiver, err := net.ListenPacket("udp", "127.0.0.1:9")
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = receiver.Close() })
+	payloads := slices.Repeat([]string{"before"}, sent)
+	send(t, "127.0.0.1:9", payloads...)
+	receive(t, receiver, sent)
 	if err := errors.Join(src.Finish(), src.Finish()); err != nil {
 		t.Fatal(err)
 	}
@@ -401,7 +422,15 @@ func TestLiveCountsDrops(t *testing.T) {
 	for i := range payloads {
 		payloads[i] = strings.Repeat("x", 1000)
 	}
-	send(t, "127.0.0.1:9", payloads...)
+	receiver, err := net.ListenPacket("udp", "127.0.0.1:9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = receiver.Close() })
+	for rest := payloads; len(rest) > 0; rest = rest[50:] { // no more than its buffer holds
+		send(t, "127.0.0.1:9", rest[:50]...)
+		receive(t, receiver, 50)
+	}
 	first := src.Stats()
 	if first.Dropped == 0 || first.Received == 0 || first.Received+first.Dropped < sent {
 		t.Errorf("stats %+v of %d packets", first, sent)
