@@ -82,6 +82,8 @@ type bucket struct {
 	ticks uint64 // a second
 	// most is the largest content of a bucket, in ticks.
 	most uint64
+	// burst is the largest burst at any rate.
+	burst uint32
 }
 
 // bucketOf returns how the named backend's kernel part counts; false for a
@@ -90,13 +92,15 @@ type bucket struct {
 // nft (nft_limit.c): nanoseconds in 64 bits. iptables (xt_hashlimit.c,
 // revision 2 and later): microseconds, multiplied by what fills 64 bits at a
 // full day, rounded down to a power of two a jiffy; a product above that wraps,
-// and only some of those that do are refused. A day is right for every HZ.
+// and only some of those that do are refused (at HZ=250 the kernel takes
+// 1/hour with a burst of 47, and keeps fewer). A day is right for every HZ.
+// Its program takes bursts of at most a million (iptables 1.8.9).
 func bucketOf(backendName string) (bucket, bool) {
 	switch backendName {
 	case "nft":
-		return bucket{what: "nft limit", ticks: 1e9, most: math.MaxUint64}, true
+		return bucket{what: "nft limit", ticks: 1e9, most: math.MaxUint64, burst: math.MaxUint32}, true
 	case "iptables":
-		return bucket{what: "hashlimit", ticks: 1e6, most: 86400 * 1e6}, true
+		return bucket{what: "hashlimit", ticks: 1e6, most: 86400 * 1e6, burst: 1e6}, true
 	}
 	return bucket{}, false
 }
@@ -130,6 +134,9 @@ func CheckLimit(backendName string, l Limit) error {
 	}
 	if kept := whole / cost; kept-l.Rate > l.Rate/10 {
 		return unable(fmt.Sprintf("the nearest rate it can keep is %d", kept))
+	}
+	if l.Burst > k.burst {
+		return unable(fmt.Sprintf("the largest burst is %d", k.burst))
 	}
 	if over, content := bits.Mul64(cost, uint64(l.Burst)); over != 0 || content > k.most {
 		return unable(fmt.Sprintf("the largest burst at this rate is %d", k.most/cost))
