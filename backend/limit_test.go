@@ -78,7 +78,9 @@ func TestCheckLimit(t *testing.T) {
 		{limit(1, aDay, 213503), nil, backend.ErrUnsupported},
 		{limit(1, aDay, 213504), backend.ErrUnsupported, backend.ErrUnsupported}, // 2^64 ns
 		{limit(1, time.Second, math.MaxUint32), nil, backend.ErrUnsupported},
-		{limit(100000, time.Second, math.MaxUint32), nil, nil},
+		{limit(100000, time.Second, math.MaxUint32), nil, backend.ErrUnsupported},
+		{limit(1000, time.Second, 1000000), nil, nil},
+		{limit(1000, time.Second, 1000001), nil, backend.ErrUnsupported},
 		{limit(0, time.Second, 5), backend.ErrInvalid, backend.ErrInvalid},
 		{limit(1, time.Second, 0), backend.ErrInvalid, backend.ErrInvalid},
 		{limit(1, 7*aDay, 5), backend.ErrInvalid, backend.ErrInvalid},
