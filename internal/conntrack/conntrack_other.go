@@ -1,0 +1,9 @@
+//go:build !linux
+
+package conntrack
+
+import "context"
+
+func kill(context.Context, *matcher) (int, error) { return 0, ErrUnsupported }
+
+func probe(context.Context) error { return ErrUnsupported }
