@@ -162,24 +162,34 @@ func (t Test) text(s string) bool {
 }
 
 // Fold is the text as ContainsAny compares it: ASCII letters in lower case,
-// and the two other characters that Unicode's simple case folding, and with it
-// every regular expression, takes for an ASCII letter, the long s (U+017F) and
-// the Kelvin sign (U+212A), as that letter. It returns a copy.
+// and the four other characters that Unicode's case mappings, and with them
+// regular expressions, lower and upper, take for an ASCII letter, as that
+// letter: U+017F is an s, U+212A a k, U+0130 and U+0131 are an i. It returns a
+// copy.
 func Fold(text []byte) []byte {
 	out := make([]byte, 0, len(text))
 	for i := 0; i < len(text); i++ {
-		switch b := text[i]; {
-		case 'A' <= b && b <= 'Z':
-			out = append(out, b+'a'-'A')
-		case b == 0xc5 && i+1 < len(text) && text[i+1] == 0xbf:
-			out, i = append(out, 's'), i+1
-		case b == 0xe2 && i+2 < len(text) && text[i+1] == 0x84 && text[i+2] == 0xaa:
-			out, i = append(out, 'k'), i+2
-		default:
-			out = append(out, b)
-		}
+		b, width := FoldByte(text, i)
+		out, i = append(out, b), i+width-1
 	}
 	return out
+}
+
+// FoldByte is one step of Fold: the byte that stands for what begins at
+// text[i], and how many bytes of text that is.
+func FoldByte[T string | []byte](text T, i int) (folded byte, width int) {
+	b := text[i]
+	switch {
+	case 'A' <= b && b <= 'Z':
+		return b + 'a' - 'A', 1
+	case b == 0xc5 && i+1 < len(text) && text[i+1] == 0xbf:
+		return 's', 2
+	case b == 0xc4 && i+1 < len(text) && text[i+1]|1 == 0xb1:
+		return 'i', 2
+	case b == 0xe2 && i+2 < len(text) && text[i+1] == 0x84 && text[i+2] == 0xaa:
+		return 'k', 3
+	}
+	return b, 1
 }
 
 // flags are the record's flags as FieldFlags numbers them.

@@ -3,6 +3,7 @@ package record
 import (
 	"net/netip"
 	"testing"
+	"unicode"
 )
 
 const (
@@ -79,6 +80,21 @@ func TestFold(t *testing.T) {
 	} {
 		if got := string(Fold([]byte(in))); got != want {
 			t.Errorf("Fold(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+// TestFoldKnowsEveryLetter goes through Unicode: whatever some case mapping
+// takes for an ASCII letter is folded to that letter.
+func TestFoldKnowsEveryLetter(t *testing.T) {
+	for r := rune(0x80); r <= unicode.MaxRune; r++ {
+		for _, m := range []rune{unicode.ToLower(r), unicode.ToUpper(r), unicode.SimpleFold(r)} {
+			if m >= 0x80 {
+				continue
+			}
+			if got := string(Fold([]byte(string(r)))); got != string(unicode.ToLower(m)) {
+				t.Errorf("%U is taken for %q, and folded to %q", r, m, got)
+			}
 		}
 	}
 }
