@@ -53,6 +53,9 @@ type Stats struct {
 	// the kernel has handed to a live source; Dropped those that the kernel
 	// threw away because Next was not called soon enough.
 	Received, Dropped uint64
+	// Full counts how often a live source's ring was full: the kernel threw
+	// packets away from then on, until there was room again.
+	Full uint64
 	// Unsupported counts packets that were skipped because their interface,
 	// one of several in the file, has a link type that is not supported.
 	Unsupported uint64

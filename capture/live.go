@@ -1,5 +1,7 @@
 package capture
 
+import "log/slog"
+
 // AnyInterface captures on all interfaces at once.
 const AnyInterface = "any"
 
@@ -10,11 +12,29 @@ type LiveConfig struct {
 	// Promiscuous asks for frames addressed to other hosts, too. It does not
 	// go with AnyInterface and is then ignored.
 	Promiscuous bool
-	// SnapLen is how many bytes of a packet are kept; 0 means 262144.
+	// SnapLen is how many bytes of a packet are kept; 0 means 262144. No more
+	// than a block of the ring is kept of any packet.
 	SnapLen int
-	// BufferBytes is the size of the kernel's queue in front of Next; 0 means
-	// 8 MiB.
-	BufferBytes int
+	// RingBytes is the size of the ring buffers in front of Next, all workers'
+	// together; 0 means 64 MiB. Where the kernel has no memory for it, it is
+	// halved until it has.
+	RingBytes int
+	// Workers is how many sources OpenWorkers makes; 0 means 1.
+	Workers int
+	// Filter is the program that says which packets are captured, as
+	// LiveSource.SetFilter takes it; nil captures all.
+	Filter []FilterInstruction
+	// Log gets a line each time the interface goes down, vanishes, comes back
+	// or changes its type. Nil discards them.
+	Log *slog.Logger
+}
+
+// FilterInstruction is one instruction of a classic BPF program, with the
+// fields of the kernel's struct sock_filter.
+type FilterInstruction struct {
+	Op     uint16
+	Jt, Jf uint8
+	K      uint32
 }
 
 // Finisher is a Source without an end of its own, as a live one is.
@@ -26,9 +46,23 @@ type Finisher interface {
 	Finish() error
 }
 
+// LiveSource is what OpenLive gives.
+type LiveSource interface {
+	Finisher
+	// SetFilter puts another program in the place of the one in force, in one
+	// step; nil captures everything. The program sees a packet as it was
+	// received: from the Ethernet header on, without a VLAN tag that the
+	// kernel took off; on interfaces without link header, from the IP header
+	// on (SKF_AD_HATYPE tells which). It returns how many bytes to keep, 0 for
+	// none. Packets in the ring stay. It may be called from anywhere.
+	SetFilter(program []FilterInstruction) error
+}
+
 const (
 	defaultSnapLen = 262144
-	defaultBuffer  = 8 << 20
+	defaultRing    = 64 << 20
+	// maxWorkers is the kernel's limit of a fanout group before 5.10.
+	maxWorkers = 256
 )
 
 // filled returns the configuration with its defaults.
@@ -36,8 +70,12 @@ func (c LiveConfig) filled() LiveConfig {
 	if c.SnapLen <= 0 || c.SnapLen > defaultSnapLen {
 		c.SnapLen = defaultSnapLen
 	}
-	if c.BufferBytes <= 0 {
-		c.BufferBytes = defaultBuffer
+	if c.RingBytes <= 0 {
+		c.RingBytes = defaultRing
+	}
+	c.Workers = min(max(c.Workers, 1), maxWorkers)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
 	}
 	return c
 }

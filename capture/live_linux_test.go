@@ -200,7 +200,7 @@ func TestLiveDirectionAndVLAN(t *testing.T) {
 	}{
 		{right, false, capture.LinkEthernet},
 		{left, true, capture.LinkEthernet},
-		{capture.AnyInterface, true, capture.LinkLinuxSLL},
+		{capture.AnyInterface, true, capture.LinkEthernet},
 	} {
 		t.Run(tt.iface, func(t *testing.T) {
 			src := openLive(t, capture.LiveConfig{Interface: tt.iface, Promiscuous: true})
@@ -354,8 +354,8 @@ func TestLiveFinishEndsNext(t *testing.T) {
 	}
 }
 
-func TestLiveInterfaceGoesDownUpAndAway(t *testing.T) {
-	left, right := pair(t)
+func TestLiveInterfaceGoesDownAndUp(t *testing.T) {
+	_, right := pair(t)
 	src := openLive(t, capture.LiveConfig{Interface: right})
 	ip(t, "link", "set", right, "down")
 	ip(t, "link", "set", right, "up")
@@ -377,17 +377,6 @@ func TestLiveInterfaceGoesDownUpAndAway(t *testing.T) {
 	sender.Wait()
 	if err := conn.Close(); err != nil {
 		t.Error(err)
-	}
-	ip(t, "link", "del", left)
-	for {
-		err := src.Next(new(capture.Packet))
-		if err == nil {
-			continue
-		}
-		if !errors.Is(err, capture.ErrInterface) {
-			t.Errorf("removed: %v", err)
-		}
-		return
 	}
 }
 
@@ -416,7 +405,7 @@ func TestLiveErrors(t *testing.T) {
 }
 
 func TestLiveCountsDrops(t *testing.T) {
-	src := openLive(t, capture.LiveConfig{Interface: "lo", BufferBytes: 4096})
+	src := openLive(t, capture.LiveConfig{Interface: "lo", RingBytes: 64 << 10})
 	const sent = 500
 	payloads := make([]string, sent)
 	for i := range payloads {
