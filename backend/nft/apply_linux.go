@@ -100,7 +100,7 @@ func (b *Backend) learn(p plan) error {
 
 // commit sends the plan, in pieces if it must.
 func (b *Backend) commit(ctx context.Context, p plan) error {
-	pieces := p.cut(b.batch)
+	pieces, leaving := p.cut(b.batch)
 	if len(pieces) == 1 {
 		return b.send(p)
 	}
@@ -110,6 +110,9 @@ func (b *Backend) commit(ctx context.Context, p plan) error {
 	}
 	for i, piece := range pieces {
 		err := ctx.Err()
+		if i == leaving {
+			grace()
+		}
 		if err == nil {
 			err = b.send(piece)
 		}

@@ -103,12 +103,14 @@ func (p plan) without(exists func(kind) bool) plan {
 // cut cuts the plan into pieces of at most n elements, or one unit. The first
 // piece has the allow sets.
 //
-// What leaves one set for another is taken out in a piece of its own, after
-// what puts it in. The kernel switches rules and sets to a new generation in
-// one instant, but a packet that looks into one set before it and into the
-// next one after it would find the address in neither: of a flood, 5 packets
-// passed in 600 such changes (Linux 6.18).
-func (p plan) cut(n int) []plan {
+// What leaves one set for another is taken out in pieces of their own, which
+// begin at leaving, after what puts it in, and after every packet has gone that
+// was under way then (see grace). The kernel switches rules and sets to a new
+// generation in one instant, but a packet that looks into one set before it and
+// into the next one after it would find the address in neither: of a flood, 5
+// packets passed in 600 such changes made as one transaction, and one in 30,000
+// changes made as two without waiting in between (Linux 6.18).
+func (p plan) cut(n int) (pieces []plan, leaving int) {
 	var stay, leave []unit
 	for _, u := range p.units {
 		first, then := u.part()
@@ -117,12 +119,12 @@ func (p plan) cut(n int) []plan {
 			leave = append(leave, then)
 		}
 	}
-	pieces := cut(stay, n)
+	pieces = cut(stay, n)
 	if len(pieces) == 0 {
 		pieces = []plan{{}}
 	}
 	pieces[0].allow = p.allow
-	return append(pieces, cut(leave, n)...)
+	return append(pieces, cut(leave, n)...), len(pieces)
 }
 
 // part takes the removals from sets that nothing is added to apart, if
