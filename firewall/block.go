@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -82,260 +83,52 @@ func (m *Manager) blockPage(p netip.Prefix, config *BlockConfig) error {
 // Block makes one block. The error is nil for every outcome but Refused
 // (wraps ErrRefused) and Failed; the kernel enforces what the Result says when
 // Block returns.
+//
+// Requests that come while the kernel is busy with others are made together,
+// in one change; each gets its own result, and those of one address are taken
+// in the order in which they came. Where a change fails for one of its blocks
+// (backend.ErrFull, ErrInvalid, ErrUnsupported), the others are made all the
+// same. A caller whose ctx ends gets its error if his block was not begun;
+// else what came of it.
 func (m *Manager) Block(ctx context.Context, req Request) (Result, error) {
-	m.kernel.Lock()
-	res, events, err := m.block(ctx, req)
-	m.kernel.Unlock()
-	m.emit(events)
-	if err != nil {
-		m.count(&m.stats.errors)
-		return res, fmt.Errorf("block %v: %w", req.Prefix, err)
+	c := &call{req: req}
+	m.submit(ctx, c)
+	if c.err != nil {
+		return c.res, fmt.Errorf("block %v: %w", req.Prefix, c.err)
 	}
-	return res, nil
+	return c.res, nil
 }
 
-// block runs with m.kernel held.
-func (m *Manager) block(ctx context.Context, req Request) (Result, []Event, error) {
-	if m.closed {
-		return Result{Outcome: Failed}, nil, ErrClosed
-	}
-	now := m.tick(req.At)
-	fresh, err := newEntry(req, now)
-	if err != nil {
-		return Result{Outcome: Failed}, nil, err
-	}
-	if err := m.familyEnabled(fresh.Prefix); err != nil {
-		return Result{Outcome: Failed}, nil, err
-	}
-	events := m.expire(ctx, now)
-	plan, res, err := m.plan(fresh, req, now)
-	if err != nil || plan.Empty() {
-		return res, events, err
-	}
-	more, err := m.apply(ctx, plan)
-	events = append(events, more...)
-	if err != nil {
-		return Result{Outcome: Failed}, events, err
-	}
-	m.commit(fresh, res.Outcome, plan)
-	m.rewake()
-	return res, events, nil
-}
-
-func newEntry(req Request, now time.Time) (*entry, error) {
-	p, err := backend.Canonical(req.Prefix)
-	switch {
-	case err != nil:
-		return nil, err
-	case p.Bits() == 0 && !req.Force:
-		return nil, fmt.Errorf("%w: %v would block everybody", backend.ErrInvalid, p)
-	case req.Duration < 0:
-		return nil, fmt.Errorf("%w: duration %v is negative", backend.ErrInvalid, req.Duration)
-	}
-	b := backend.Block{
-		Key:    backend.Key{Prefix: p, Target: req.Target, Log: req.Action == backend.Log},
-		Action: req.Action, Limit: req.Limit, LogPrefix: req.LogPrefix,
-		// As the kernel's comment gives them back, so that a listing is the
-		// same before and after a crash (a long reason is cut there alone).
-		Rule: backend.Clean(req.Rule), Reason: backend.Clean(req.Reason), CreatedAt: now,
-	}
-	if req.Duration > 0 {
-		b.ExpiresAt = now.Add(req.Duration)
-	}
-	origin := OriginManual
-	if req.ByRule {
-		origin = OriginRule
-	}
-	return &entry{Block: b, origin: origin, forced: req.Force}, nil
-}
-
-func (m *Manager) familyEnabled(p netip.Prefix) error {
-	if p.Addr().Is4() && !m.cfg.EnableIPv4 || !p.Addr().Is4() && !m.cfg.EnableIPv6 {
-		return fmt.Errorf("%w: the address family of %v is switched off", backend.ErrInvalid, p)
-	}
-	return nil
-}
-
-// plan decides what a request leads to: the change for the kernel (empty
-// where there is nothing to do) and the result if that change succeeds. It may
-// complete fresh from the block it replaces.
-func (m *Manager) plan(fresh *entry, req Request, now time.Time) (backend.Change, Result, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.exempt(fresh.Key, req.Force) {
-		m.stats.whitelistSkip++
-		return backend.Change{}, Result{Outcome: Whitelisted}, nil
-	}
-	change := backend.Change{Add: []backend.Block{fresh.Block}}
-	old := m.idx.get(fresh.Key)
-	switch {
-	case old == nil || old.Expired(now):
-		if err := m.admit(req, now); err != nil {
-			return backend.Change{}, Result{Outcome: Refused}, err
+// BlockAll makes many blocks, up to 10,000 in one change of the kernel, and
+// returns what came of each, in their order: what is right is blocked,
+// whatever is wrong with the rest. It keeps no slice. When ctx ends, what is
+// not begun by then fails with its error.
+func (m *Manager) BlockAll(ctx context.Context, reqs []Request) []BulkResult {
+	out := make([]BulkResult, 0, len(reqs))
+	for part := range slices.Chunk(reqs, maxBatch) {
+		calls := make([]call, len(part))
+		batch := make([]*call, len(part))
+		for i := range part {
+			calls[i] = call{req: part[i], bulk: true}
+			batch[i] = &calls[i]
 		}
-	case fresh.Action.Stronger(old.Action):
-		fresh.ExpiresAt = laterEnd(old.Block, fresh.Block)
-	case old.Action.Stronger(fresh.Action) || laterEnd(old.Block, fresh.Block).Equal(old.ExpiresAt):
-		// What is weaker never lengthens what is stronger: who is rate-limited
-		// for an hour was not to be kept out for an hour.
-		m.stats.duplicatesSkip++
-		return backend.Change{}, Result{Outcome: Duplicate, Block: old.info()}, nil
-	default:
-		fresh.Action, fresh.Limit, fresh.LogPrefix = old.Action, old.Limit, old.LogPrefix
-		fresh.CreatedAt, fresh.origin = old.CreatedAt, old.origin
-		fresh.forced = fresh.forced || old.forced
-		change.Add[0] = fresh.Block
-		return m.withHoles(change, fresh), Result{Outcome: Extended, Block: fresh.info()}, nil
-	}
-	if old != nil && old.Action != fresh.Action {
-		change.Remove = []backend.Block{old.Block}
-	}
-	change.Add[0] = fresh.Block
-	return m.withHoles(change, fresh), Result{Outcome: Created, Block: fresh.info()}, nil
-}
-
-// withHoles adds the allow list to a change that needs another one: a forced
-// block of a protected address takes that address off the list.
-func (m *Manager) withHoles(change backend.Change, fresh *entry) backend.Change {
-	if fresh.forced {
-		change.Allow = m.allowed(fresh, nil)
-	}
-	return change
-}
-
-// closing is the change that takes blocks out: where one of them was forced,
-// the protection it had pierced comes back in the same step. Needs m.mu.
-func (m *Manager) closing(gone []*entry) backend.Change {
-	var change backend.Change
-	forced := false
-	for _, e := range gone {
-		change.Remove = append(change.Remove, e.Block)
-		forced = forced || e.forced
-	}
-	if forced {
-		change.Allow = m.allowed(nil, change.Remove)
-	}
-	return change
-}
-
-// laterEnd is the later end of two blocks; the zero time, permanent, is later
-// than any.
-func laterEnd(a, b backend.Block) time.Time {
-	if a.Permanent() || b.Permanent() {
-		return time.Time{}
-	}
-	if b.ExpiresAt.After(a.ExpiresAt) {
-		return b.ExpiresAt
-	}
-	return a.ExpiresAt
-}
-
-// commit enters what the kernel has accepted into the index.
-func (m *Manager) commit(fresh *entry, outcome Outcome, done backend.Change) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	old := m.idx.get(fresh.Key)
-	m.idx.put(fresh)
-	if outcome == Extended {
-		m.stats.duplicatesSkip++
-		return
-	}
-	m.stats.created++
-	switch {
-	case old == nil:
-	case old.Expired(fresh.CreatedAt):
-		m.stats.expired++
-	default:
-		m.stats.removed++
-	}
-	if m.cfg.DryRun {
-		m.log.Info("dry run", "change", done.String())
-	}
-}
-
-// UnblockIP lifts the block of exactly this address, in both directions. An
-// address that is not blocked is no error.
-func (m *Manager) UnblockIP(ip string) error { return m.unblock(ip) }
-
-// UnblockCIDR lifts the block of exactly this prefix, in both directions. A
-// prefix that is not blocked is no error.
-func (m *Manager) UnblockCIDR(cidr string) error { return m.unblock(cidr) }
-
-func (m *Manager) unblock(s string) error {
-	p, err := ParsePrefix(s)
-	if err == nil {
-		_, err = m.Unblock(context.Background(), p)
-	} else {
-		m.count(&m.stats.errors)
-	}
-	if err != nil {
-		return fmt.Errorf("unblock: %w", err)
-	}
-	return nil
-}
-
-// Unblock lifts what exactly this prefix has: blocks, rate limits and kernel
-// log rules, in both directions; p is made canonical. It returns what was
-// lifted, nothing if there was nothing.
-func (m *Manager) Unblock(ctx context.Context, p netip.Prefix) ([]BlockInfo, error) {
-	p, err := backend.Canonical(p)
-	if err != nil {
-		m.count(&m.stats.errors)
-		return nil, err
-	}
-	m.kernel.Lock()
-	events, err := m.lift(ctx, p)
-	m.kernel.Unlock()
-	m.emit(events)
-	var lifted []BlockInfo
-	for _, e := range events {
-		if e.Kind == Unblocked {
-			lifted = append(lifted, e.Block)
+		var events []Event
+		if err := m.kernel.LockContext(ctx); err != nil {
+			for _, c := range batch {
+				m.fail(c, err)
+			}
+		} else {
+			events = m.carry(ctx, batch)
+			m.kernel.Unlock()
+		}
+		m.emit(events)
+		for i := range calls {
+			r := BulkResult{Outcome: calls[i].res.Outcome}
+			if err := calls[i].err; err != nil {
+				r.Err = fmt.Errorf("block %v: %w", part[i].Prefix, err)
+			}
+			out = append(out, r)
 		}
 	}
-	return lifted, err
-}
-
-// lift runs with m.kernel held.
-func (m *Manager) lift(ctx context.Context, p netip.Prefix) ([]Event, error) {
-	if m.closed {
-		return nil, ErrClosed
-	}
-	events := m.expire(ctx, m.now())
-	var gone []*entry
-	m.mu.RLock()
-	for _, k := range []backend.Key{
-		{Prefix: p}, {Prefix: p, Target: backend.Destination},
-		{Prefix: p, Log: true}, {Prefix: p, Target: backend.Destination, Log: true},
-	} {
-		if e := m.idx.get(k); e != nil {
-			gone = append(gone, e)
-		}
-	}
-	change := m.closing(gone)
-	m.mu.RUnlock()
-	more, err := m.remove(ctx, change, ByManual)
-	return append(events, more...), err
-}
-
-// remove takes blocks out of the kernel and the index. It runs with m.kernel
-// held.
-func (m *Manager) remove(ctx context.Context, change backend.Change, by string) ([]Event, error) {
-	if change.Empty() {
-		return nil, nil
-	}
-	events, err := m.apply(ctx, change)
-	if err != nil {
-		m.count(&m.stats.errors)
-		return events, err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, b := range change.Remove {
-		if e := m.idx.remove(b.Key); e != nil {
-			m.stats.removed++
-			events = append(events, Event{Kind: Unblocked, Block: e.info(), By: by, At: m.clockLocked()})
-		}
-	}
-	return events, nil
+	return out
 }

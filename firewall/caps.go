@@ -24,9 +24,10 @@ func (b *breaker) allow(now time.Time, limit int) bool {
 	return true
 }
 
-// admit asks the caps whether one more block may be made. Needs m.mu.
-func (m *Manager) admit(req Request, now time.Time) error {
-	if n := len(m.idx.blocks); n >= m.cfg.MaxActiveBlocks {
+// admit asks the caps whether one more block may be made, beside those that
+// are about to be. Needs m.mu.
+func (m *Manager) admit(req *Request, ahead int, now time.Time) error {
+	if n := len(m.idx.blocks) + ahead; n >= m.cfg.MaxActiveBlocks {
 		m.warnOnceLocked("full", "no more blocks are made until some end", "active", n)
 		m.stats.refused++
 		return fmt.Errorf("%w: %d blocks are active, the most allowed", ErrRefused, n)

@@ -46,9 +46,17 @@ const (
 	DefaultCheckInterval   = 10 * time.Second
 	// DefaultMaxNewPerMinute is the breaker on new blocks that rules make.
 	DefaultMaxNewPerMinute = 10_000
-	maxBlocksNFT           = 1_000_000
-	maxBlocksIPTables      = 10_000
-	maxChainName           = 28 // iptables' limit for a user-defined chain
+	// DefaultLogGroup is the NFLOG group of kernel log rules.
+	DefaultLogGroup = 77
+	// DefaultEscalationMemory is how long a block counts for the next one.
+	DefaultEscalationMemory = 30 * 24 * time.Hour
+	// DefaultMaxEscalations is how many addresses the escalation remembers.
+	DefaultMaxEscalations = 100_000
+	// DefaultStateDir is where a guard keeps what it remembers.
+	DefaultStateDir   = "/var/lib/netcap-guard"
+	maxBlocksNFT      = 1_000_000
+	maxBlocksIPTables = 10_000
+	maxChainName      = 28 // iptables' limit for a user-defined chain
 )
 
 // ManagerConfig configures a Manager. The zero value of each field has the
@@ -92,6 +100,25 @@ type ManagerConfig struct {
 	RejectRate uint64
 	// NoBlockCounters leaves the packet counters of single blocks out.
 	NoBlockCounters bool
+	// LogGroup is the NFLOG group that kernel log rules send to. Zero = 77.
+	LogGroup uint16
+	// IPv6Prefix widens blocks of single IPv6 addresses to their prefix of this
+	// length (see Request.IPv6Prefix). Zero = 128, the address itself.
+	IPv6Prefix int
+	// EscalationMemory is how long a block counts for the escalation of the
+	// next one of the same address, where the request does not say. What is
+	// older than this, and than every request asked for, is forgotten.
+	// Zero = 30 days.
+	EscalationMemory time.Duration
+	// MaxEscalations bounds how many addresses the escalation remembers; above
+	// it the one whose last block is the oldest is forgotten. Zero = 100,000.
+	MaxEscalations int
+	// StateDir is the directory in which the escalation is remembered from one
+	// run to the next; it is made if it is missing. Empty = nothing is kept. A
+	// dry run, a replay and an attached Manager keep nothing either.
+	StateDir string
+	// Killer ends the connections of what was newly blocked; nil = nobody.
+	Killer Killer
 	// KeepOnClose leaves the blocks in the kernel for the next start.
 	KeepOnClose bool
 	// PacketTime runs the Manager on the newest Request.At (replay) instead
@@ -168,6 +195,10 @@ func (c *ManagerConfig) withDefaults() (ManagerConfig, error) {
 		cfg.Now = time.Now
 	}
 	setDefault(&cfg.MaxNewPerMinute, DefaultMaxNewPerMinute)
+	setDefault(&cfg.LogGroup, DefaultLogGroup)
+	setDefault(&cfg.IPv6Prefix, 128)
+	setDefault(&cfg.EscalationMemory, DefaultEscalationMemory)
+	setDefault(&cfg.MaxEscalations, DefaultMaxEscalations)
 	setDefault(&cfg.Backend, BackendAuto)
 	if !cfg.EnableIPv4 && !cfg.EnableIPv6 {
 		cfg.EnableIPv4, cfg.EnableIPv6 = true, true
@@ -193,6 +224,10 @@ func (c *ManagerConfig) validate() error {
 		return fmt.Errorf("%w: default duration %v is negative", backend.ErrInvalid, c.DefaultDuration)
 	case c.MaxActiveBlocks < 0 || c.MaxNewPerMinute < 0:
 		return fmt.Errorf("%w: a cap on blocks is negative", backend.ErrInvalid)
+	case c.IPv6Prefix < 0 || c.IPv6Prefix > 128:
+		return fmt.Errorf("%w: IPv6 prefix length %d (use 1 to 128)", backend.ErrInvalid, c.IPv6Prefix)
+	case c.EscalationMemory < 0 || c.MaxEscalations < 0:
+		return fmt.Errorf("%w: the memory of the escalation is negative", backend.ErrInvalid)
 	case !slices.Contains([]string{BackendAuto, BackendNFT, BackendIPTables}, c.Backend):
 		return fmt.Errorf("%w: backend %q (use auto, nft or iptables)", backend.ErrInvalid, c.Backend)
 	case !slices.Contains([]string{"", "legacy", "nft"}, c.IPTablesVariant):

@@ -101,6 +101,7 @@ type group struct {
 	kind   backend.Slot // without the address
 	family int
 	bits   int
+	log    string
 }
 
 func (m *Manager) groupOf(b *backend.Block) group {
@@ -110,6 +111,7 @@ func (m *Manager) groupOf(b *backend.Block) group {
 	}
 	g.bits = b.Prefix.Bits()
 	g.kind.Target, g.kind.Log, g.kind.Action = b.Target, b.Log, b.Action
+	g.log = b.LogPrefix
 	return g
 }
 
@@ -244,7 +246,7 @@ func (m *Manager) checkBecause(ctx context.Context, told string) ([]Event, error
 	if m.closed {
 		return nil, ErrClosed
 	}
-	events := m.expire(ctx, m.now())
+	events := m.expireAll(ctx, m.now())
 	blocks, err := m.backend.List(ctx)
 	if errors.Is(err, backend.ErrDamaged) || errors.Is(err, backend.ErrGone) {
 		more, err := m.restore(ctx, cmp.Or(told, err.Error()))
@@ -289,11 +291,11 @@ func (m *Manager) compare(blocks []backend.Block) (d difference) {
 		e := m.idx.get(b.Key)
 		switch {
 		case e == nil:
-			m.idx.put(&entry{Block: b, origin: OriginAdopted})
+			m.idx.put(&entry{Block: lasting(b, now), by: adopted})
 			m.stats.adopted++
 			continue
 		case e.Action == b.Action:
-			if sameEnd(e.Block, b) && sameComment(e.Block, b) {
+			if sameEnd(e.Block, b) && sameComment(e.Block, b) && e.Limit == b.Limit && e.LogPrefix == b.LogPrefix {
 				continue
 			}
 		case live[e.Slot()] && !b.Action.Stronger(e.Action):
@@ -302,7 +304,7 @@ func (m *Manager) compare(blocks []backend.Block) (d difference) {
 		case live[e.Slot()]:
 			d.surplus = append(d.surplus, e.Block)
 		}
-		m.idx.put(&entry{Block: b, origin: e.origin, forced: e.forced})
+		m.idx.put(&entry{Block: lasting(b, now), by: e.by, forced: e.forced})
 	}
 	var gone []*entry
 	for _, e := range m.idx.blocks {

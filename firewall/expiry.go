@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/netcap-guard/netcap-guard/backend"
 )
 
 // EventKind says what happened without a caller waiting for it.
@@ -52,6 +54,9 @@ func (m *Manager) run(ctx context.Context) {
 	var followers sync.WaitGroup
 	defer followers.Wait()
 	m.follow(ctx, &followers)
+	if m.keeper != nil {
+		followers.Go(func() { m.keeper.run(ctx) })
+	}
 	clean := time.NewTicker(m.cfg.CleanupInterval)
 	defer clean.Stop()
 	for {
@@ -108,23 +113,45 @@ func (m *Manager) rewake() {
 }
 
 func (m *Manager) sweep(ctx context.Context) {
-	m.kernel.Lock()
-	events := m.expire(ctx, m.now())
-	m.kernel.Unlock()
-	m.emit(events)
+	for more := true; more; {
+		m.kernel.Lock()
+		var events []Event
+		events, more = m.expire(ctx, m.now())
+		m.kernel.Unlock()
+		m.emit(events)
+	}
 }
 
-// expire takes the blocks whose end has come at now out of the kernel (nft
-// has dropped them itself, iptables holds dead rules) and out of the index. A
-// failure is counted and tried again after a cleanup interval; queries treat
-// the block as gone all the same. It runs with m.kernel held.
-func (m *Manager) expire(ctx context.Context, now time.Time) []Event {
+// maxExpire is how many ended blocks leave the kernel in one step: a block that
+// is asked for meanwhile waits for no more.
+const maxExpire = 2000
+
+// expireAll ends all blocks that are due. It runs with m.kernel held.
+func (m *Manager) expireAll(ctx context.Context, now time.Time) []Event {
+	events, more := m.expire(ctx, now)
+	for more {
+		var e []Event
+		e, more = m.expire(ctx, now)
+		events = append(events, e...)
+	}
+	return events
+}
+
+// expire takes blocks whose end has come at now out of the kernel (nft has
+// dropped them itself, iptables holds dead rules) and out of the index, and
+// reports whether there are more. A failure is counted and tried again after a
+// cleanup interval; queries treat the block as gone all the same. It runs with
+// m.kernel held.
+func (m *Manager) expire(ctx context.Context, now time.Time) (events []Event, more bool) {
 	m.mu.RLock()
-	due := m.idx.due(now)
-	change := m.closing(due)
+	due := m.idx.due(now, maxExpire)
+	var change backend.Change
+	if len(due) > 0 {
+		change = m.closing(due)
+	}
 	m.mu.RUnlock()
 	if len(due) == 0 || m.closed || ctx.Err() != nil {
-		return nil
+		return nil, false
 	}
 	err := m.backend.Apply(ctx, change)
 	m.mu.Lock()
@@ -135,13 +162,13 @@ func (m *Manager) expire(ctx context.Context, now time.Time) []Event {
 		for _, e := range due {
 			m.idx.postpone(e, now.Add(m.cfg.CleanupInterval))
 		}
-		return nil
+		return nil, len(due) == maxExpire
 	}
-	events := make([]Event, len(due))
+	events = make([]Event, len(due))
 	for i, e := range due {
 		m.idx.remove(e.Key)
 		m.stats.expired++
 		events[i] = Event{Kind: Expired, Block: e.info(), At: e.ExpiresAt}
 	}
-	return events
+	return events, len(due) == maxExpire
 }

@@ -72,9 +72,9 @@ func Inspect(ctx context.Context, config *ManagerConfig) ([]Holding, error) {
 			return err
 		}
 		h := Holding{Backend: b.Name()}
-		x := newIndex()
+		x := newIndex(cfg.Now())
 		for _, blk := range blocks {
-			x.put(&entry{Block: blk, origin: OriginKernel})
+			x.put(&entry{Block: blk, by: inKernel})
 		}
 		for _, e := range x.list() {
 			h.Blocks = append(h.Blocks, e.info())

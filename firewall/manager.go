@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -24,7 +25,9 @@ type Manager struct {
 
 	// kernel orders all changes: whoever holds it may call the backend and
 	// knows that the index will not change under his feet.
-	kernel sync.Mutex
+	kernel gate
+	// adding is changeOf's; guarded by kernel.
+	adding []backend.Block
 	// started and offset (of the wall clock against elapsed time) tell a step
 	// of the clock; guarded by kernel.
 	started    time.Time
@@ -46,6 +49,11 @@ type Manager struct {
 	look chan struct{} // the kernel is to be compared with the listing
 	stop context.CancelFunc
 	done chan struct{} // closed when the background goroutine has ended
+
+	queue     queue        // requests that wait for the kernel
+	escalated *escalations // who was blocked how often
+	keeper    *keeper      // writes that down; nil = nobody does
+	killing   *killing     // ends connections; nil = nobody does
 }
 
 // NewManager opens the kernel, adopts the blocks that an earlier process left
@@ -66,8 +74,9 @@ func newManager(config *ManagerConfig, open func(*Manager, context.Context) erro
 		return nil, fmt.Errorf("firewall configuration: %w", err)
 	}
 	m := &Manager{
-		cfg: cfg, log: cfg.Logger, idx: newIndex(),
-		warned: make(map[string]bool), started: cfg.Now(), wallOffset: wallOffset,
+		cfg: cfg, log: cfg.Logger, kernel: newGate(), idx: newIndex(cfg.Now()),
+		escalated: newEscalations(cfg.MaxEscalations, cfg.EscalationMemory),
+		warned:    make(map[string]bool), started: cfg.Now(), wallOffset: wallOffset,
 		wake: make(chan struct{}, 1), look: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	for _, w := range cfg.Whitelist {
@@ -85,10 +94,16 @@ func newManager(config *ManagerConfig, open func(*Manager, context.Context) erro
 	if err := m.adopt(ctx); err != nil {
 		return nil, errors.Join(err, m.abandon())
 	}
+	if !cfg.DryRun && !cfg.PacketTime {
+		m.killing = startKilling(cfg.Killer, cfg.Logger)
+	}
 	if cfg.Attach || cfg.PacketTime {
 		close(m.done)
 		m.stop = func() {}
 		return m, nil
+	}
+	if cfg.StateDir != "" && !cfg.DryRun {
+		m.keeper = newKeeper(m.escalated, filepath.Join(cfg.StateDir, "escalation-"+cfg.ChainName), cfg.Now, cfg.Logger)
 	}
 	ctx, m.stop = context.WithCancel(ctx)
 	go m.run(ctx)
@@ -136,8 +151,11 @@ func (m *Manager) adopt(ctx context.Context) error {
 	now := m.now()
 	var change backend.Change
 	m.mu.Lock()
+	texts := make(map[string]string)
 	for _, b := range found {
-		e := &entry{Block: b, origin: OriginAdopted}
+		b = lasting(b, now)
+		b.Rule = same(texts, b.Rule)
+		e := &entry{Block: b, by: adopted}
 		if lift := b.Expired(now) || m.exempt(b.Key, false); lift && !m.cfg.Attach {
 			if b.Rule != ManualRule || m.white.all.covers(b.Prefix) || b.Expired(now) {
 				change.Remove = append(change.Remove, b)
@@ -145,9 +163,16 @@ func (m *Manager) adopt(ctx context.Context) error {
 			}
 			e.forced = true
 		}
-		if old := m.idx.get(b.Key); old != nil && !m.cfg.Attach {
-			// Somebody blocked the address a second time, with another action.
-			change.Remove = append(change.Remove, b)
+		old := m.idx.get(b.Key)
+		if old != nil && !m.cfg.Attach {
+			// Two actions of one address: somebody made the second, or the earlier
+			// process died between the two.
+			weaker := b
+			if b.Action.Stronger(old.Action) {
+				weaker = old.Block
+				m.idx.put(e)
+			}
+			change.Remove = append(change.Remove, weaker)
 			continue
 		}
 		m.idx.put(e)
@@ -199,7 +224,7 @@ func (m *Manager) Advance(t time.Time) {
 		return
 	}
 	m.kernel.Lock()
-	events := m.expire(context.Background(), m.tick(t))
+	events := m.expireAll(context.Background(), m.tick(t))
 	m.kernel.Unlock()
 	m.emit(events)
 }
@@ -232,7 +257,7 @@ func (m *Manager) IsBlocked(ip string) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	for _, t := range []backend.Target{backend.Source, backend.Destination} {
-		if m.idx.covering(t, p, now) != nil {
+		if m.idx.stopping(t, p, now) != nil {
 			return !m.letThrough(p, now)
 		}
 	}
@@ -254,15 +279,16 @@ func (m *Manager) GetActiveBlocks() []BlockInfo {
 	return out
 }
 
-// Covering returns the blocks that contain all of the prefix, the longest
-// first; Equal prefixes come for each target.
+// Covering returns the blocks and rate limits that contain all of the prefix,
+// the longest first; Equal prefixes come for each target. Kernel log rules are
+// not among them.
 func (m *Manager) Covering(p netip.Prefix) []BlockInfo {
 	now := m.now()
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	var out []BlockInfo
-	for t := range m.idx.prefixes {
-		m.idx.prefixes[t].containing(p, func(_ netip.Prefix, e *entry) bool {
+	for t := range m.idx.lengths {
+		m.idx.containing(backend.Target(t), p, func(e *entry) bool {
 			if !e.Expired(now) {
 				out = append(out, e.info())
 			}
@@ -286,7 +312,7 @@ func (m *Manager) flush(ctx context.Context) ([]Event, error) {
 	if m.closed {
 		return nil, ErrClosed
 	}
-	events := m.expire(ctx, m.now())
+	events := m.expireAll(ctx, m.now())
 	err := m.backend.Flush(ctx)
 	if errors.Is(err, backend.ErrGone) || errors.Is(err, backend.ErrDamaged) {
 		var more []Event
@@ -333,6 +359,7 @@ func (m *Manager) end(keep bool) error {
 	m.mu.Lock()
 	m.closed = true
 	m.mu.Unlock()
+	m.killing.end()
 	return errors.Join(m.closeBackend(context.Background(), keep), m.lock.release())
 }
 
@@ -346,9 +373,27 @@ func (m *Manager) closeBackend(ctx context.Context, keep bool) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for k := range m.idx.blocks {
-		m.idx.remove(k)
-		m.stats.removed++
-	}
+	m.stats.removed += uint64(len(m.idx.blocks))
+	m.idx = newIndex(m.idx.base)
 	return nil
+}
+
+// lasting ties the end of a block that the kernel told us to the clock of now,
+// so that it lasts as long as it does now, whatever becomes of the wall clock.
+func lasting(b backend.Block, now time.Time) backend.Block {
+	if !b.Permanent() {
+		b.ExpiresAt = now.Add(b.ExpiresAt.Sub(now))
+	}
+	return b
+}
+
+// same returns a text from those seen before: many blocks have the same rule.
+func same(seen map[string]string, s string) string {
+	if t, ok := seen[s]; ok {
+		return t
+	}
+	if len(seen) < 4096 {
+		seen[s] = s
+	}
+	return s
 }

@@ -64,7 +64,7 @@ func (w *memoryWorld) enforced(t *testing.T) []BlockInfo {
 	}
 	var out []BlockInfo
 	for _, b := range list {
-		out = append(out, (&entry{Block: b, origin: OriginKernel}).info())
+		out = append(out, (&entry{Block: b, by: inKernel}).info())
 	}
 	return out
 }

@@ -283,7 +283,7 @@ func (r *modelRun) compareListings() {
 func (r *modelRun) compareManager(who string) {
 	want := map[string]time.Time{}
 	for _, b := range r.ref.blocks {
-		e := &entry{Block: b.Block, origin: b.origin}
+		e := &entry{Block: b.Block}
 		want[line(e.info(), b.origin)] = b.ExpiresAt
 	}
 	r.compareLines(who, listed(r.m.GetActiveBlocks(), ""), want)

@@ -89,7 +89,7 @@ func (s *prefixSet[V]) covers(p netip.Prefix) bool {
 	if _, _, ok := s.longest(p); ok {
 		return true
 	}
-	return tiles(p, s.within(p))
+	return !p.IsSingleIP() && tiles(p, s.within(p))
 }
 
 // halves cuts a prefix of more than one address in two.

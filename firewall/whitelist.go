@@ -11,8 +11,12 @@ import (
 )
 
 // exempt reports whether a block of the key must not be made: all of its
-// prefix is whitelisted, or protected and not forced. Needs m.mu.
+// prefix is whitelisted, or protected and not forced. A kernel log rule stops
+// nothing and may be made of anybody. Needs m.mu.
 func (m *Manager) exempt(k backend.Key, force bool) bool {
+	if k.Log {
+		return false
+	}
 	if m.white.all.covers(k.Prefix) {
 		return true
 	}
@@ -21,6 +25,9 @@ func (m *Manager) exempt(k backend.Key, force bool) bool {
 	}
 	if m.protected.covers(k.Prefix) {
 		return true
+	}
+	if k.Prefix.IsSingleIP() {
+		return false // it has no parts
 	}
 	var both prefixSet[struct{}]
 	for _, p := range append(m.white.all.within(k.Prefix), m.protected.within(k.Prefix)...) {
@@ -103,10 +110,10 @@ func (m *Manager) letThrough(host netip.Prefix, now time.Time) bool {
 // the host. Needs m.mu.
 func (m *Manager) pierced(protected, host netip.Prefix, now time.Time) bool {
 	found := false
-	for t := range m.idx.prefixes {
-		m.idx.prefixes[t].containing(host, func(p netip.Prefix, e *entry) bool {
-			found = found || p.Bits() >= protected.Bits() && e.forced && !e.Expired(now)
-			return !found && p.Bits() >= protected.Bits()
+	for t := range m.idx.lengths {
+		m.idx.containing(backend.Target(t), host, func(e *entry) bool {
+			found = found || e.Prefix.Bits() >= protected.Bits() && e.forced && !e.Expired(now)
+			return !found && e.Prefix.Bits() >= protected.Bits()
 		})
 	}
 	return found
@@ -280,7 +287,7 @@ func (m *Manager) editWhitelist(ctx context.Context, edit func() bool, undo func
 	if m.closed {
 		return nil, ErrClosed
 	}
-	ended := m.expire(ctx, m.now()) // what is over was not lifted
+	ended := m.expireAll(ctx, m.now()) // what is over was not lifted
 	m.mu.Lock()
 	if !edit() {
 		m.mu.Unlock()

@@ -1,0 +1,214 @@
+package firewall
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/netcap-guard/netcap-guard/backend"
+)
+
+// The file is text, a line each subject, so that a person can read and prune
+// it:
+//
+//	netcap-guard escalation 1
+//	source 192.0.2.1/32 1764000000 1764003600
+//
+// A target, a prefix, and the times of its blocks in Unix seconds, ascending.
+const (
+	escalationHeader = "netcap-guard escalation 1"
+	// maxEscalationLine holds a target, a prefix and MaxEscalation times.
+	maxEscalationLine = 512
+	// maxEscalationFile bounds what is read: a table of a million lines.
+	maxEscalationFile = 256 << 20
+)
+
+// encodeEscalations writes the file.
+func encodeEscalations(w io.Writer, list []remembered) error {
+	buf := bufio.NewWriterSize(w, 1<<16)
+	_, _ = buf.WriteString(escalationHeader + "\n") // the writer keeps its error for Flush
+	var line []byte
+	for _, r := range list {
+		line = append(append(line[:0], r.Target.String()...), ' ')
+		line = r.Prefix.AppendTo(line)
+		for _, t := range r.Times {
+			line = strconv.AppendInt(append(line, ' '), t, 10)
+		}
+		_, _ = buf.Write(append(line, '\n'))
+	}
+	return buf.Flush()
+}
+
+// decodeEscalations reads what encodeEscalations wrote, and refuses anything
+// else: a file that is half right is wrong.
+func decodeEscalations(r io.Reader) ([]remembered, error) {
+	s := bufio.NewScanner(io.LimitReader(r, maxEscalationFile))
+	s.Buffer(make([]byte, 0, maxEscalationLine), maxEscalationLine)
+	if !s.Scan() || s.Text() != escalationHeader {
+		return nil, errors.Join(s.Err(), fmt.Errorf("%w: the first line is not %q", backend.ErrInvalid, escalationHeader))
+	}
+	var out []remembered
+	seen := make(map[whom]bool)
+	for n := 2; s.Scan(); n++ {
+		one, err := decodeEscalation(s.Text())
+		if err == nil && seen[one.whom] {
+			err = fmt.Errorf("%w: %s %v twice", backend.ErrInvalid, one.Target, one.Prefix)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", n, err)
+		}
+		seen[one.whom] = true
+		out = append(out, one)
+	}
+	return out, s.Err()
+}
+
+func decodeEscalation(line string) (r remembered, err error) {
+	words := strings.Split(line, " ")
+	if len(words) < 3 || len(words) > 2+MaxEscalation {
+		return r, fmt.Errorf("%w: %d words", backend.ErrInvalid, len(words))
+	}
+	if r.Target, err = backend.ParseTarget(words[0]); err != nil || words[0] != r.Target.String() {
+		return r, fmt.Errorf("%w: target %q", backend.ErrInvalid, words[0])
+	}
+	if r.Prefix, err = netip.ParsePrefix(words[1]); err != nil || words[1] != r.Prefix.String() {
+		return r, fmt.Errorf("%w: prefix %q", backend.ErrInvalid, words[1])
+	}
+	if canon, err := backend.Canonical(r.Prefix); err != nil || canon != r.Prefix {
+		return r, fmt.Errorf("%w: prefix %q is not canonical", backend.ErrInvalid, words[1])
+	}
+	for _, w := range words[2:] {
+		t, err := strconv.ParseInt(w, 10, 64)
+		if err != nil || w != strconv.FormatInt(t, 10) {
+			return r, fmt.Errorf("%w: time %q", backend.ErrInvalid, w)
+		}
+		if n := len(r.Times); n > 0 && t < r.Times[n-1] {
+			return r, fmt.Errorf("%w: time %q comes before the one in front of it", backend.ErrInvalid, w)
+		}
+		r.Times = append(r.Times, t)
+	}
+	return r, nil
+}
+
+// saveEvery is the least time between two writes of the file.
+const saveEvery = 5 * time.Second
+
+// keeper writes the escalations to their file, on a goroutine of its own.
+type keeper struct {
+	table  *escalations
+	file   string
+	now    func() time.Time
+	log    *slog.Logger
+	failed atomic.Uint64
+	wake   chan struct{}
+}
+
+// newKeeper loads what an earlier run remembered. A file that cannot be read
+// as one of ours is kept aside, under its name with .broken and the time, and
+// the table begins empty.
+func newKeeper(table *escalations, file string, now func() time.Time, log *slog.Logger) *keeper {
+	k := &keeper{table: table, file: file, now: now, log: log, wake: make(chan struct{}, 1)}
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return k
+	}
+	var list []remembered
+	if err == nil {
+		list, err = decodeEscalations(bytes.NewReader(data))
+	}
+	if err == nil {
+		table.load(list, now())
+		return k
+	}
+	aside := file + ".broken-" + now().UTC().Format("20060102T150405.000Z")
+	log.Warn("what was remembered of earlier blocks cannot be read: the escalation begins anew", "file", file, "kept_as", aside, "error", err)
+	if err := os.Rename(file, aside); err != nil {
+		log.Warn("a broken file could not be kept aside", "file", file, "error", err)
+	}
+	return k
+}
+
+// changed has the file written soon.
+func (k *keeper) changed() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run writes the file when something has changed, at most every saveEvery, and
+// a last time when ctx ends.
+func (k *keeper) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			k.save()
+			return
+		case <-k.wake:
+		}
+		pause := time.NewTimer(saveEvery)
+		select {
+		case <-ctx.Done():
+		case <-pause.C:
+			k.save()
+		}
+		pause.Stop()
+	}
+}
+
+// save writes the file if anything has changed. A failure is counted, said
+// once, and tried again with the next change.
+func (k *keeper) save() {
+	list, changed := k.table.copy(k.now())
+	if !changed {
+		return
+	}
+	if err := writeFile(k.file, func(w io.Writer) error { return encodeEscalations(w, list) }); err != nil {
+		k.table.touch()
+		if k.failed.Add(1) == 1 {
+			k.log.Error("what is remembered of blocks could not be written", "file", k.file, "error", err)
+		}
+	}
+}
+
+// writeFile replaces a file in one step, for its owner alone: who reads it
+// sees the old or the new one, also after a loss of power.
+func writeFile(name string, write func(io.Writer) error) (err error) {
+	dir := filepath.Dir(name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, "."+filepath.Base(name)+"-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	if err := errors.Join(write(f), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), name); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil //nolint:nilerr // the file is written; only its name may not survive a loss of power
+	}
+	_ = d.Sync() // not every file system can
+	return d.Close()
+}
