@@ -84,6 +84,7 @@ func (a *app) guardFlags(root *cobra.Command) {
 	f.StringArrayVarP(&a.flags.Interfaces, "iface", "i", nil, "capture live from `INTERFACE` (repeatable; any = all)")
 	f.StringArrayVarP(&a.flags.Read, "read", "r", nil, "replay a capture `FILE`: pcap or pcapng, gzip too, - = standard input (repeatable); implies --dry-run unless --enforce")
 	f.StringArrayVar(&a.flags.Rules, "rules", nil, "rule file or folder `PATH` (repeatable; default "+guard.DefaultRulesDir+", else the built-in rules)")
+	f.IntVar(&a.flags.Workers, "workers", 0, "capture each interface with `N` threads (default 1)")
 	f.BoolVar(&a.flags.DryRun, "dry-run", false, "everything but the kernel; needs no privileges for it")
 	f.BoolVar(&a.flags.Enforce, "enforce", false, "with -r: block for real")
 	f.StringSliceVar(&a.flags.Whitelist, "whitelist", nil, "address or `CIDR` that is never blocked (repeatable, comma list)")
@@ -111,6 +112,7 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	override(set("events"), &cfg.Events, a.flags.Events)
 	override(set("iface"), &cfg.Interfaces, a.flags.Interfaces)
 	override(set("rules"), &cfg.Rules, a.flags.Rules)
+	override(set("workers"), &cfg.Workers, a.flags.Workers)
 	override(set("dry-run"), &cfg.DryRun, a.flags.DryRun)
 	cfg.Whitelist = append(cfg.Whitelist, a.flags.Whitelist...)
 	cfg.Read, cfg.Enforce = a.flags.Read, a.flags.Enforce

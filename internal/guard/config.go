@@ -29,6 +29,12 @@ const (
 	DefaultWhitelistDir = "/etc/netcap-guard/whitelist.d"
 )
 
+// Bounds of what a configuration may ask of live capture.
+const (
+	maxWorkers  = 64
+	maxRingSize = 1024 // MiB, a size that the kernel can map in one piece
+)
+
 // maxConfigFile bounds what is read of a configuration file.
 const maxConfigFile = 1 << 20
 
@@ -61,6 +67,13 @@ type Config struct {
 	// WhitelistDir holds files of whitelist entries; empty = DefaultWhitelistDir.
 	WhitelistDir string  `yaml:"whitelist_dir"`
 	Protect      Protect `yaml:"protect"`
+
+	// Workers is how many threads capture each interface; 0 = 1. RingSize is
+	// how many MiB of packets the kernel holds for an interface; 0 = 64.
+	// Promiscuous captures frames that are addressed to others, too.
+	Workers     int  `yaml:"workers"`
+	RingSize    int  `yaml:"ring_size"`
+	Promiscuous bool `yaml:"promiscuous"`
 
 	// Flags only.
 	Read    []string `yaml:"-"`
@@ -180,6 +193,12 @@ func (c *Config) Validate() error {
 		if _, _, err := allowlist.Parse(w); err != nil {
 			errs = append(errs, fmt.Errorf("whitelist: %w", err))
 		}
+	}
+	if c.Workers < 0 || c.Workers > maxWorkers {
+		errs = append(errs, fmt.Errorf("workers is %d: 1 to %d", c.Workers, maxWorkers))
+	}
+	if c.RingSize < 0 || c.RingSize > maxRingSize {
+		errs = append(errs, fmt.Errorf("ring_size is %d MiB: 1 to %d", c.RingSize, maxRingSize))
 	}
 	if c.DefaultDuration < 0 || c.MaxActiveBlocks < 0 || c.MaxNewPerMinute < 0 {
 		errs = append(errs, errors.New("a duration or a cap is negative"))

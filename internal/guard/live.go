@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -12,8 +13,16 @@ import (
 	"github.com/netcap-guard/netcap-guard/internal/hostaddr"
 )
 
-func (r *runner) openInterface(name string) (capture.Source, error) {
-	return capture.OpenLive(capture.LiveConfig{Interface: name})
+// openInterface gives as many sources as there are to be workers on it.
+func (r *runner) openInterface(name string) ([]capture.Source, error) {
+	all, err := capture.OpenWorkers(capture.LiveConfig{
+		Interface: name, Workers: r.cfg.Workers, RingBytes: r.cfg.RingSize << 20, Promiscuous: r.cfg.Promiscuous, Log: r.log,
+	})
+	sources := make([]capture.Source, len(all))
+	for i, s := range all {
+		sources[i] = s
+	}
+	return sources, err
 }
 
 // live captures until ctx ends or a capture fails. When it returns, every
@@ -75,6 +84,8 @@ func (r *runner) finishSources(drains *sync.WaitGroup) {
 
 // drain takes a source's packets until it is finished or closed.
 func (w *worker) drain(s capture.Source) error {
+	runtime.LockOSThread() // the kernel wakes the thread that reads the ring
+	defer runtime.UnlockOSThread()
 	var p capture.Packet
 	for {
 		if err := s.Next(&p); err != nil {
@@ -90,10 +101,15 @@ func (w *worker) drain(s capture.Source) error {
 // attend looks after the run until ctx ends: a hangup reopens the event file
 // and reads the rules anew.
 func (r *runner) attend(ctx context.Context) {
+	look := time.NewTicker(lossEvery)
+	defer look.Stop()
+	losses := lossWatch{log: r.log}
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case now := <-look.C:
+			losses.look(now, r.captureStats())
 		case <-r.hangups:
 			if err := r.events.reopen(); err != nil {
 				r.log.Error("the event file stays open as it was", "error", err)

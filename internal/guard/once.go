@@ -19,8 +19,9 @@ func (r *runner) followLinks(ctx context.Context, known chan<- struct{}) error {
 	var captured *links.Captured
 	err := links.Follow(ctx, r.log, known, func(all []links.Link) {
 		if captured == nil {
-			// A capture stays with its interface when that gets another name.
 			captured = r.captured(all)
+		} else {
+			captured.Follow(all)
 		}
 		r.shared.links.Store(links.Build(all, *captured))
 	})
@@ -34,9 +35,8 @@ func (r *runner) followLinks(ctx context.Context, known chan<- struct{}) error {
 func (r *runner) captured(all []links.Link) *links.Captured {
 	c := &links.Captured{All: slices.Contains(r.cfg.Interfaces, capture.AnyInterface)}
 	for _, name := range r.cfg.Interfaces {
-		if index := links.Index(all, name); index != 0 {
-			c.Indexes = append(c.Indexes, index)
-		}
+		c.Names = append(c.Names, name)
+		c.Indexes = append(c.Indexes, links.Index(all, name))
 	}
 	if !c.All {
 		r.closeRepeated(func(name string) any {
@@ -64,8 +64,11 @@ func (r *runner) closeRepeated(identity func(name string) any) {
 		if keep[identity(name)] == i {
 			continue
 		}
-		if err := r.sources[i].Close(); err != nil {
-			r.log.Warn("closing a capture", "error", err)
+		each := len(r.sources) / len(r.cfg.Interfaces)
+		for _, s := range r.sources[i*each : (i+1)*each] {
+			if err := s.Close(); err != nil {
+				r.log.Warn("closing a capture", "error", err)
+			}
 		}
 	}
 }

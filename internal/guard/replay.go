@@ -24,15 +24,18 @@ func (r *runner) openSources(ctx context.Context, replay bool) error {
 	open := r.openInterface
 	if replay {
 		names = r.cfg.Read
-		open = func(name string) (capture.Source, error) { return r.openFile(ctx.Done(), name) }
+		open = func(name string) ([]capture.Source, error) {
+			src, err := r.openFile(ctx.Done(), name)
+			return []capture.Source{src}, err
+		}
 	}
 	for _, name := range names {
-		src, err := open(name)
+		sources, err := open(name)
 		if err != nil {
 			r.closeSources()
 			return err
 		}
-		r.sources = append(r.sources, src)
+		r.sources = append(r.sources, sources...)
 	}
 	return nil
 }

@@ -29,6 +29,7 @@ type captureStats struct {
 	Received    uint64 `json:"received"`
 	Dropped     uint64 `json:"dropped"`
 	Unsupported uint64 `json:"unsupported"`
+	Full        uint64 `json:"-"` // how often a ring was full
 }
 
 type trackerStats struct {
@@ -62,9 +63,7 @@ func (r *runner) stats() *statsBody {
 			}
 		}
 	}
-	for _, s := range r.sources {
-		b.Capture.add(s.Stats())
-	}
+	b.Capture = r.captureStats()
 	// Packets counts every packet read: those of a link type that nobody can
 	// decode were read as well.
 	b.Packets += b.Capture.Unsupported
@@ -81,8 +80,18 @@ func (r *runner) stats() *statsBody {
 	return b
 }
 
+// captureStats adds up what the sources counted.
+func (r *runner) captureStats() captureStats {
+	var sum captureStats
+	for _, s := range r.sources {
+		sum.add(s.Stats())
+	}
+	return sum
+}
+
 func (c *captureStats) add(s capture.Stats) {
 	c.Received += s.Received
 	c.Dropped += s.Dropped
 	c.Unsupported += s.Unsupported
+	c.Full += s.Full
 }

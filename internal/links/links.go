@@ -76,7 +76,18 @@ func (l *Link) sharesParent() bool {
 // Captured is what a run captures: all interfaces, or those of these indexes.
 type Captured struct {
 	All     bool
-	Indexes []int
+	Indexes []int    // 0 for one that is not there
+	Names   []string // of each, as it was asked for
+}
+
+// Follow does what a capture does: it stays with its interface when that gets
+// another name, and when it is gone captures on the one that has its name.
+func (c *Captured) Follow(all []Link) {
+	for i, name := range c.Names {
+		if !slices.ContainsFunc(all, func(l Link) bool { return l.Index == c.Indexes[i] }) {
+			c.Indexes[i] = Index(all, name)
+		}
+	}
 }
 
 func (c *Captured) has(l *Link) bool {

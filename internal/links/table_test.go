@@ -125,6 +125,27 @@ func TestRepeats(t *testing.T) {
 	}
 }
 
+func TestCapturedFollows(t *testing.T) {
+	c := Captured{Indexes: []int{2, 3}, Names: []string{"eth0", "tun0"}}
+	for _, step := range []struct {
+		links string
+		want  []int
+	}{
+		{"2 eth0 -\n3 tun0 tun", []int{2, 3}},
+		{"2 renamed -\n3 tun0 tun", []int{2, 3}},
+		{"2 renamed -", []int{2, 0}},
+		{"2 renamed -\n5 tun0 tun", []int{2, 5}},
+		{"5 tun0 tun\n6 eth0 -", []int{6, 5}},
+	} {
+		if c.Follow(stack(t, step.links)); !slices.Equal(c.Indexes, step.want) {
+			t.Errorf("%q: %v, want %v", step.links, c.Indexes, step.want)
+		}
+	}
+	if table := Build(stack(t, "2 a -"), Captured{Indexes: []int{0}}); table.Repeats(0, false, Tag{}) {
+		t.Error("an interface that is not there shows repetitions")
+	}
+}
+
 func TestUnderlay(t *testing.T) {
 	a := netip.MustParseAddr
 	here, peer, other := a("192.0.2.1"), a("192.0.2.2"), a("192.0.2.3")
