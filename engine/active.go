@@ -12,6 +12,9 @@ type active struct {
 	set    *RuleSet
 	types  record.Mask
 	byType [record.NumTypes][]evaluator
+	// index is nil where there are too few rules to be worth it.
+	index  [record.NumTypes]*index
+	words  int                   // of the largest index
 	states map[string]*ruleState // by signature
 }
 
@@ -57,6 +60,14 @@ func (e *Engine) activate(rs *RuleSet, before *active) *active {
 			}
 			a.types |= record.Of(m.record)
 			a.byType[m.record] = append(a.byType[m.record], ev)
+		}
+	}
+	if e.cfg.Evaluation == EvaluateIndexed {
+		for t, list := range a.byType {
+			if len(list) > 0 {
+				a.index[t] = newIndex(list)
+				a.words = max(a.words, a.index[t].words)
+			}
 		}
 	}
 	return a

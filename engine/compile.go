@@ -31,6 +31,8 @@ type matcher struct {
 	// fields are the record's fields that an evaluation reads; names are all
 	// that the expression mentions.
 	fields, names []string
+	// when is what the expression implies.
+	when dnf
 }
 
 func (m *matcher) uses(name string) bool { return slices.Contains(m.names, name) }
@@ -77,6 +79,9 @@ func compile(t record.Type, source string) (*matcher, error) {
 	}
 	m := &matcher{record: t, program: program, names: slices.Sorted(maps.Keys(check.names))}
 	l := &lowerer{record: t, typ: typ, consts: consts, helpers: byName, fields: map[string]bool{}}
+	keys := *l
+	keys.fields = map[string]bool{} // what the index reads the expression reads, too
+	m.when = (&extractor{lower: &keys, keys: map[string]*key{}}).conditions(root)
 	if m.native, err = l.lower(root); err != nil {
 		m.native, m.slow = nil, err.Error()
 		m.fields = m.names

@@ -47,7 +47,22 @@ type Config struct {
 	// beyond the three that each counter holds itself; it is raised to 16 a
 	// counter. Zero = 1,048,576, at most 9 MB, touched as needed.
 	TrackerEntries, TrackerStamps int
+	// Evaluation is how records meet rules; the zero value is the fast way.
+	// All ways give the same answers.
+	Evaluation Evaluation
 }
+
+// Evaluation is a way from a record to the rules that match it.
+type Evaluation uint8
+
+// The ways: with the index over the conditions of the rules; every rule as
+// native code; every rule in the expression VM. The latter two are what tests
+// and benchmarks compare the first with.
+const (
+	EvaluateIndexed Evaluation = iota
+	EvaluateNative
+	EvaluateVM
+)
 
 // blocker is what the engine needs of a firewall.
 type blocker interface {
@@ -182,7 +197,9 @@ func (e *Engine) Report() Report { return *e.report.Load() }
 
 // Want is what the decoders must fill for the rules in force. After a Reload
 // it may ask for more.
-func (e *Engine) Want() record.Want { return e.Rules().Want() }
+func (e *Engine) Want() record.Want {
+	return e.Rules().want(e.cfg.Evaluation == EvaluateVM)
+}
 
 // Close delivers the alerts and runs the actions that wait, ends the engine's
 // goroutines and joins them. When ctx ends first, what still waits is counted

@@ -200,6 +200,18 @@ func (r *Rule) Match(t record.Type, set *record.Set) (bool, error) {
 	return false, fmt.Errorf("rule %q is not for %s records", r.Name, t)
 }
 
+// Conditions is what the rule's expression implies for one of its types, in
+// the vocabulary that filters are made of. Where the rule has no such type,
+// nothing matches, and nothing is the answer.
+func (r *Rule) Conditions(t record.Type) record.Conditions {
+	for _, m := range r.matchers {
+		if m.record == t {
+			return m.when.vocabulary(t)
+		}
+	}
+	return record.Conditions{Type: t, Exact: true}
+}
+
 // signature is equal for two rules that mean the same, wherever they stand:
 // what a reload compares.
 func (r *Rule) signature() string {
@@ -219,7 +231,10 @@ type RuleSet struct {
 func (s *RuleSet) Rules() []*Rule { return append([]*Rule(nil), s.rules...) }
 
 // Want is what the decoders must fill for the rules that run.
-func (s *RuleSet) Want() record.Want {
+func (s *RuleSet) Want() record.Want { return s.want(false) }
+
+// want is Want; the VM reads every field that an expression names.
+func (s *RuleSet) want(vm bool) record.Want {
 	var w record.Want
 	for _, r := range s.rules {
 		if !r.Runs() {
@@ -230,6 +245,9 @@ func (s *RuleSet) Want() record.Want {
 				continue
 			}
 			w.Add(m.record, m.fields...)
+			if vm {
+				w.Add(m.record, m.names...)
+			}
 			if f := r.DistinctField; f != "" && headerAddress(m.record, f) == nil {
 				w.Add(m.record, f)
 			}

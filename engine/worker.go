@@ -13,6 +13,7 @@ type Worker struct {
 	vm     machine
 	layout *layout
 	full   func() *record.Set
+	found  candidates
 }
 
 // NewWorker makes a Worker for the calling goroutine. It follows every Reload.
@@ -44,37 +45,50 @@ func (w *Worker) complete(t record.Type, set *record.Set) *record.Set {
 // delivery itself with Config.Lossless).
 func (w *Worker) Evaluate(set *record.Set) {
 	a := w.engine.active.Load()
+	if len(w.found.words) < a.words {
+		w.found.words = make([]uint64, a.words) // after a Reload
+	}
 	have := set.Have & a.types
 	for t := have.Next(); t != record.NoType; t = have.Next() {
 		w.env = env{rec: w.layout.record(set, t), hdr: &set.Header}
-		list := a.byType[t]
-		for i := range list {
-			ev := &list[i]
-			if w.matches(ev, set) {
-				w.matched(ev, set)
+		list, x := a.byType[t], a.index[t]
+		if x == nil {
+			for i := range list {
+				w.evaluate(&list[i], set)
 			}
+			continue
+		}
+		if !x.collect(&w.env, &w.found) {
+			continue
+		}
+		word := 0
+		for i := w.found.next(&word); i >= 0; i = w.found.next(&word) {
+			w.evaluate(&list[i], set)
 		}
 	}
 }
 
-// matches reports whether the expression is true. An evaluation error is no
+// evaluate lets one rule have a look at the record. An evaluation error is no
 // match, and counted.
-func (w *Worker) matches(ev *evaluator, set *record.Set) bool {
-	if ev.native != nil {
-		ok := ev.native(&w.env)
-		if w.env.fault != noFault {
-			w.env.fault = noFault
+func (w *Worker) evaluate(ev *evaluator, set *record.Set) {
+	if ev.native == nil || w.engine.cfg.Evaluation == EvaluateVM {
+		switch ok, err := w.vm.run(ev.program, set.Record(ev.record)); {
+		case err != nil:
 			ev.state.errors.Add(1)
-			return false
+		case ok:
+			w.matched(ev, set)
 		}
-		return ok
+		return
 	}
-	ok, err := w.vm.run(ev.program, set.Record(ev.record))
-	if err != nil {
+	ok := ev.native(&w.env)
+	if w.env.fault != noFault {
+		w.env.fault = noFault
 		ev.state.errors.Add(1)
-		return false
+		return
 	}
-	return ok
+	if ok {
+		w.matched(ev, set)
+	}
 }
 
 // matched counts a match and dispatches what it leads to.

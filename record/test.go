@@ -105,7 +105,7 @@ func (t Test) Holds(typ Type, s *Set) bool {
 		in := slices.ContainsFunc(t.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
 		return in == (t.Op == Within)
 	}
-	if t.Field == FieldFlags {
+	if t.Field == FieldFlags && typ == TypeTCP {
 		return t.number(s.TCP.flags())
 	}
 	f := reflect.ValueOf(s.Record(typ)).Elem().FieldByName(t.Field)
