@@ -16,7 +16,8 @@ import (
 // transaction. An end that iptables cannot express (after 2038-01-19) is an
 // error, never cut short.
 //
-// Errors wrap backend.ErrInvalid, ErrUnsupported (RateLimit, Log),
+// Errors wrap backend.ErrInvalid, ErrUnsupported (see
+// backend.CheckLimit),
 // ErrUnavailable (the family is off), ErrLocked, ErrPermission, ErrGone,
 // ErrFull or ErrClosed.
 func (b *Backend) Apply(ctx context.Context, c backend.Change) error {
@@ -113,7 +114,52 @@ func (b *Backend) try(ctx context.Context, c backend.Change) (*plan, error) {
 	if err != nil {
 		return nil, opError("apply", err)
 	}
+	if err := b.recount(ctx, p); err != nil {
+		return nil, err
+	}
 	return p, b.commit(ctx, b.chains, p)
+}
+
+// recount reads the counters of the families that lose rules in the plan, as
+// late as can be: what such a rule counts afterwards, until it is gone, is lost
+// (a few milliseconds' packets). A chain that is missing has nothing to lose.
+func (b *Backend) recount(ctx context.Context, p *plan) error {
+	var read []line
+	for i, c := range b.chains {
+		if c == nil || len(p.edits[i].del) == 0 {
+			continue
+		}
+		l, err := c.count(ctx)
+		if err != nil && !errors.Is(err, backend.ErrGone) {
+			return err
+		}
+		read = append(read, l...)
+	}
+	b.state.recount(read)
+	return nil
+}
+
+// Dropped is what our rules have stopped, those that are gone included, since
+// this Backend's Init, which takes over what the rules that it finds have
+// counted. It runs iptables once a family and reads the whole chain, so it
+// costs what List costs, and it should not be asked more often. What a rule
+// stops between its last reading and its end is not counted: a few milliseconds
+// where this Backend removes it, up to the interval of List where somebody else
+// does. A chain that was deleted and put back goes on counting.
+func (b *Backend) Dropped(ctx context.Context) ([]backend.Drops, error) {
+	if err := b.usable("count drops"); err != nil {
+		return nil, err
+	}
+	if _, err := b.refresh(ctx); err != nil {
+		return nil, err
+	}
+	var out []backend.Drops
+	for i, counts := range b.state.stopped() {
+		for a, n := range counts {
+			out = append(out, backend.Drops{Action: backend.Action(a), Is6: i == 1, Packets: n})
+		}
+	}
+	return out, nil
 }
 
 // done records what the kernel has taken.
@@ -164,8 +210,10 @@ func (b *Backend) check(c backend.Change) error {
 		return err
 	}
 	for _, a := range c.Add {
-		if !a.Action.Stops() {
-			return fmt.Errorf("%w: %s of %s (backend iptables drops and rejects)", backend.ErrUnsupported, a.Action, a.Prefix)
+		if a.Action == backend.RateLimit {
+			if err := backend.CheckLimit(name, a.Limit); err != nil {
+				return fmt.Errorf("%s: %w", a.Key, err)
+			}
 		}
 		i := familyOf(a.Prefix.Addr())
 		if b.chains[i] != nil {
@@ -182,6 +230,7 @@ func (b *Backend) check(c backend.Change) error {
 // commit makes the plan's edits: one transaction a family. Where the second
 // family fails the first is rolled back.
 func (b *Backend) commit(ctx context.Context, chains [numFamilies]*chain, p *plan) error {
+	b.state.carry(p)
 	for i, c := range chains {
 		if c == nil {
 			continue

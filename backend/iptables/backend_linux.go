@@ -14,6 +14,7 @@ var (
 	_ backend.Watcher  = (*Backend)(nil)
 	_ backend.Detacher = (*Backend)(nil)
 	_ backend.Skipper  = (*Backend)(nil)
+	_ backend.Dropper  = (*Backend)(nil)
 )
 
 // Backend keeps blocks in the chain. It has one owner, as backend.Backend

@@ -14,6 +14,7 @@ var (
 	_ backend.Watcher  = (*Backend)(nil)
 	_ backend.Detacher = (*Backend)(nil)
 	_ backend.Skipper  = (*Backend)(nil)
+	_ backend.Dropper  = (*Backend)(nil)
 )
 
 // errNotLinux is what every operation returns on this system.
@@ -69,3 +70,8 @@ func (*Backend) Watch(context.Context, chan<- struct{}, func(backend.Event)) err
 
 // EndsOnWallClock is true.
 func (*Backend) EndsOnWallClock() bool { return true }
+
+// Dropped returns an error that wraps backend.ErrUnavailable.
+func (*Backend) Dropped(context.Context) ([]backend.Drops, error) {
+	return nil, opError("count drops", errNotLinux)
+}

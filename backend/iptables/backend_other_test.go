@@ -19,8 +19,9 @@ func TestNotLinux(t *testing.T) {
 	}
 	b := &Backend{}
 	_, listErr := b.List(t.Context())
+	_, dropErr := b.Dropped(t.Context())
 	for op, err := range map[string]error{
-		"init": b.Init(t.Context()), "apply": b.Apply(t.Context(), backend.Change{}), "flush": b.Flush(t.Context()), "list": listErr,
+		"init": b.Init(t.Context()), "apply": b.Apply(t.Context(), backend.Change{}), "flush": b.Flush(t.Context()), "list": listErr, "drops": dropErr,
 	} {
 		if !errors.Is(err, backend.ErrUnavailable) {
 			t.Errorf("%s: %v, want ErrUnavailable", op, err)

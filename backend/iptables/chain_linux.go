@@ -39,7 +39,7 @@ func openChain(f family, cfg Config) (*chain, error) {
 	if cfg.Variant != "" {
 		tool += "-" + cfg.Variant
 	}
-	c := &chain{family: f, name: cfg.Chain, variant: cfg.Variant, wait: cfg.lockSeconds(), can: features{rejectRate: cfg.RejectRate}}
+	c := &chain{family: f, name: cfg.Chain, variant: cfg.Variant, wait: cfg.lockSeconds(), can: features{rejectRate: cfg.RejectRate, chain: cfg.Chain, group: cfg.LogGroup}}
 	var err error
 	if c.path, err = program(tool); err != nil {
 		return nil, err
@@ -94,9 +94,15 @@ func (c *chain) apply(ctx context.Context, e edit) error {
 	switch {
 	case len(e.mend) > 0:
 	case len(e.add) == 1 && len(e.del) == 0:
-		return c.step(ctx, "append rule", func() error { return c.ipt.Append(table, c.name, e.add[0].spec...) })
+		return c.step(ctx, "append rule", func() error {
+			_, err := c.output(append(c.verb(e.add[0]), e.add[0].spec...)...)
+			return err
+		})
 	case len(e.del) == 1 && len(e.add) == 0:
-		return c.step(ctx, "delete rule", func() error { return c.ipt.Delete(table, c.name, e.del[0].spec...) })
+		return c.step(ctx, "delete rule", func() error {
+			_, err := c.output(append([]string{"-D", c.name}, e.del[0].spec...)...)
+			return err
+		})
 	}
 	lines := make([]string, 0, len(e.mend)+len(e.del)+len(e.add))
 	lines = append(lines, e.mend...)
@@ -104,9 +110,22 @@ func (c *chain) apply(ctx context.Context, e edit) error {
 		lines = append(lines, "-D "+c.name+" "+quoteArgs(l.spec))
 	}
 	for _, l := range e.add {
-		lines = append(lines, "-A "+c.name+" "+quoteArgs(l.spec))
+		lines = append(lines, strings.Join(c.verb(l), " ")+" "+quoteArgs(l.spec))
 	}
 	return c.restore(ctx, "change rules", lines)
+}
+
+// verb is how a rule gets into the chain: kernel log rules before all others,
+// for they come before any block, and with what the rule has counted so far.
+func (c *chain) verb(l *line) []string {
+	v := []string{"-A", c.name}
+	if l.rule.role == roleLog {
+		v = []string{"-I", c.name, "1"}
+	}
+	if l.tally != (tally{}) {
+		v = append(v, "-c", strconv.FormatUint(l.tally.packets, 10), strconv.FormatUint(l.tally.bytes, 10))
+	}
+	return v
 }
 
 // restore commits commands as one transaction. Without commands it does
@@ -167,7 +186,7 @@ func (c *chain) read(ctx context.Context) (*structure, error) {
 		hidden bool
 	)
 	err := c.step(ctx, "list table "+table, func() (err error) {
-		text, err = c.output("-S")
+		text, err = c.output("-v", "-S")
 		return err
 	})
 	if errors.Is(err, errMissing) {
@@ -188,7 +207,7 @@ func (c *chain) readChains(ctx context.Context) (text []string, hidden bool, err
 	var own []string
 	for _, n := range append(builtins(), c.name) {
 		err = c.step(ctx, "list chain "+n, func() (err error) {
-			own, err = c.ipt.List(table, n)
+			own, err = c.output("-v", "-S", n)
 			return err
 		})
 		if n == c.name && errors.Is(err, errMissing) {
@@ -239,7 +258,7 @@ func (c *chain) output(args ...string) ([]string, error) {
 func (c *chain) count(ctx context.Context) ([]line, error) {
 	var text []string
 	err := c.step(ctx, "count packets of chain "+c.name, func() (err error) {
-		text, err = c.ipt.ListWithCounters(table, c.name)
+		text, err = c.output("-v", "-S", c.name)
 		return err
 	})
 	if errors.Is(err, errMissing) {

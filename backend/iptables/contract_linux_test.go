@@ -77,6 +77,7 @@ func contract(t *testing.T, v string, packets func(testing.TB) backendtest.Probe
 		Persistent: true,
 		Foreign:    foreign(v),
 		Polls:      true,
+		Actions:    backend.Actions(),
 		Snapshot:   func(t testing.TB) string { return snapshot(t, v) },
 	})
 }

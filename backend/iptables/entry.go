@@ -28,9 +28,14 @@ type line struct {
 	rule rule
 	text string // canonical, for comparison
 	spec []string
-	// packets is what the rule has matched, where the listing counted.
-	packets uint64
+	// tally is what the rule has matched, as far as is known.
+	tally tally
 }
+
+// tally is the counters of a rule.
+type tally struct{ packets, bytes uint64 }
+
+func (c tally) plus(d tally) tally { return tally{c.packets + d.packets, c.bytes + d.bytes} }
 
 func newLine(r rule) line {
 	spec := r.args()
@@ -43,11 +48,22 @@ func parseLine(args []string) (line, bool) {
 	if !ok {
 		return line{}, false
 	}
-	return line{rule: r, text: quoteArgs(r.args()), spec: exactRate(args)}, true
+	return line{rule: r, text: quoteArgs(r.args()), spec: exactSpec(args, r)}, true
 }
 
-// exactRate copies a listed rule and undoes the rounding of its rate: the
-// burst of our rules is the rate, and is not rounded.
+// exactSpec copies a listed rule and undoes the rounding of its rate.
+func exactSpec(args []string, r rule) []string {
+	switch r.role {
+	case roleLimit:
+		return exactMeter(args, r)
+	case roleOver:
+		return exactRate(args)
+	}
+	return args
+}
+
+// exactRate is exactSpec for a bound on reject answers: its burst is its rate,
+// and is not rounded.
 func exactRate(args []string) []string {
 	args = slices.Clone(args)
 	above, burst := slices.Index(args, "--hashlimit-above"), slices.Index(args, "--hashlimit-burst")
@@ -63,7 +79,7 @@ type entry struct {
 	block   backend.Block
 	comment string
 	lines   []line
-	seq     uint64 // grows along the chain
+	seq     int64 // grows along the chain
 }
 
 func (e *entry) slot() backend.Slot { return e.block.Slot() }
@@ -77,8 +93,11 @@ func sameLines(a, b []line) bool {
 
 // features is what the kernel and the program of one family can do.
 type features struct {
-	noTime, noRange, noHashlimit, noReject bool
-	rejectRate                             int // not above 0: without bound
+	noTime, noRange, noHashlimit, noReject, noLog bool
+
+	rejectRate int    // not above 0: without bound
+	chain      string // the chain's name
+	group      uint16 // the NFLOG group of kernel log rules
 }
 
 // newEntry makes the entry of a block that is to be added. The block is kept
@@ -131,6 +150,12 @@ func (e *entry) renderHoles(hs []span, can features) error {
 		prefix: e.block.Prefix, target: e.block.Target, comment: e.comment,
 		stop: stop(e.block.ExpiresAt), noted: can.noTime && !e.block.Permanent(),
 	}
+	switch e.block.Action {
+	case backend.RateLimit:
+		r.limit, r.meter = e.block.Limit, meterName(can.chain, e.block)
+	case backend.Log:
+		r.logPrefix, r.group = e.block.LogPrefix, can.group
+	}
 	e.lines = nil
 	for _, part := range parts(e.block.Prefix, hs) {
 		r.part, r.holes = part.span, part.holes
@@ -147,15 +172,20 @@ func (e *entry) renderHoles(hs []span, can features) error {
 
 // expressible says what this machine's iptables lacks for the entry.
 func (e *entry) expressible(hs []span, can features) error {
+	rejects := e.block.Action == backend.Reject || e.block.Action == backend.RejectReset
 	switch {
 	case can.noRange && len(hs) > 0:
 		return fmt.Errorf("%w: %s with exceptions needs the kernel module xt_iprange", backend.ErrUnsupported, e.block.Key)
 	case can.noRange && e.block.Prefix.Bits() == 0:
 		return fmt.Errorf("%w: %s needs the kernel module xt_iprange", backend.ErrUnsupported, e.block.Key)
-	case can.noReject && e.block.Action != backend.Drop:
+	case can.noReject && rejects:
 		return fmt.Errorf("%w: %s needs the kernel module %s (use drop)", backend.ErrUnsupported, e.block.Action, families()[e.family()].reject)
-	case can.noHashlimit && can.rejectRate > 0 && e.block.Action != backend.Drop:
+	case can.noHashlimit && can.rejectRate > 0 && rejects:
 		return fmt.Errorf("%w: bounded reject answers need the kernel module xt_hashlimit (use drop, or no reject rate)", backend.ErrUnsupported)
+	case can.noHashlimit && e.block.Action == backend.RateLimit:
+		return fmt.Errorf("%w: %s of %s needs the kernel module xt_hashlimit", backend.ErrUnsupported, e.block.Action, e.block.Key)
+	case can.noLog && e.block.Action == backend.Log:
+		return fmt.Errorf("%w: %s needs the kernel module xt_NFLOG", backend.ErrUnsupported, e.block.Key)
 	case !can.noTime && e.block.ExpiresAt.After(lastStop()):
 		return fmt.Errorf("%w: %s until %s: iptables knows no date after %s (make it permanent)", backend.ErrUnsupported,
 			e.block.Key, e.block.ExpiresAt.UTC().Format(time.DateOnly), lastStop().Format(time.DateOnly))
@@ -168,16 +198,36 @@ func (e *entry) expressible(hs []span, can features) error {
 // above the rate is dropped in front of it.
 func roles(a backend.Action, bounded bool) []role {
 	var out []role
-	if bounded && a != backend.Drop {
-		out = append(out, roleOver)
-	}
 	switch a {
 	case backend.Reject:
-		return append(out, roleReject)
+		out = []role{roleOver, roleReject}
 	case backend.RejectReset:
-		return append(out, roleReset, roleReject)
+		out = []role{roleOver, roleReset, roleReject}
+	case backend.RateLimit:
+		return []role{roleLimit}
+	case backend.Log:
+		return []role{roleLog}
+	default:
+		return []role{roleDrop}
 	}
-	return append(out, roleDrop)
+	if !bounded {
+		out = out[1:]
+	}
+	return out
+}
+
+// actionOf is the action whose blocks have rules of this role: of several the
+// first.
+func actionOf(r role) backend.Action {
+	switch r {
+	case roleDrop:
+		return backend.Drop
+	case roleLimit:
+		return backend.RateLimit
+	case roleLog:
+		return backend.Log
+	}
+	return backend.Reject
 }
 
 // part is a piece of a prefix that one rule can express. The zero span is the
@@ -204,78 +254,4 @@ func parts(p netip.Prefix, hs []span) []part {
 	// Behind the last hole the last part goes on to the end of the prefix.
 	out[len(out)-1].to = whole.to
 	return out
-}
-
-// group puts lines that were read back together into entries, in the order of
-// the chain. Lines of which no block can be made (the rest of one that
-// somebody took apart) are returned beside them.
-func group(lines []line) (entries []*entry, orphans []line) {
-	type tag struct {
-		key     backend.Key
-		comment string
-		stop    int64
-		rejects bool
-	}
-	at := map[tag]*entry{}
-	var order []*entry
-	for _, l := range lines {
-		t := tag{
-			key:     backend.Key{Prefix: l.rule.prefix, Target: l.rule.target},
-			comment: l.rule.comment, stop: l.rule.stop, rejects: l.rule.role != roleDrop,
-		}
-		e := at[t]
-		if e == nil {
-			e = &entry{block: backend.Block{Key: t.key, ExpiresAt: endOf(t.stop)}, comment: t.comment}
-			at[t] = e
-			order = append(order, e)
-		}
-		e.lines = append(e.lines, l)
-	}
-	for _, e := range order {
-		if !e.decode() {
-			orphans = append(orphans, e.lines...)
-			continue
-		}
-		entries = append(entries, e)
-	}
-	return entries, orphans
-}
-
-// decode reads the block of an entry that has its key, end, comment and lines.
-func (e *entry) decode() bool {
-	var seen [roleReject + 1]bool
-	for _, l := range e.lines {
-		seen[l.rule.role] = true
-	}
-	switch {
-	case seen[roleDrop]:
-		e.block.Action = backend.Drop
-	case seen[roleReject] && seen[roleReset]:
-		e.block.Action = backend.RejectReset
-	case seen[roleReject]:
-		e.block.Action = backend.Reject
-	default:
-		return false
-	}
-	c, ok := backend.DecodeComment(e.comment)
-	e.block.Rule, e.block.Reason, e.block.CreatedAt = c.Rule, c.Reason, c.Created
-	return ok
-}
-
-// packets is what the entry's rules have matched: each packet at most one.
-func (e *entry) packets() uint64 {
-	var n uint64
-	for _, l := range e.lines {
-		n += l.packets
-	}
-	return n
-}
-
-// holesRead are the holes that the entry's lines have now.
-func (e *entry) holesRead() []span {
-	var hs []span
-	for _, l := range e.lines {
-		hs = append(hs, l.rule.holes...)
-	}
-	return merge(hs)
 }

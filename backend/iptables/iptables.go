@@ -38,6 +38,7 @@ const (
 	// this much later.
 	defaultCheck      = 10 * time.Second
 	defaultRejectRate = 1000
+	defaultLogGroup   = 77
 	// maxRejectRate is the highest rate that xt_hashlimit's program takes
 	// ("Rate too fast" above it, iptables 1.8.9).
 	maxRejectRate = 1_000_000
@@ -63,6 +64,8 @@ type Config struct {
 	// send together, in packets a second; what is above it is dropped. 0 is
 	// 1,000, negative is no bound, 1,000,000 the highest bound.
 	RejectRate int
+	// LogGroup is the NFLOG group of kernel log rules; 0 is 77.
+	LogGroup uint16
 	// CheckInterval is the time between two events of Watch; 0 is 10 s.
 	CheckInterval time.Duration
 }
@@ -97,6 +100,9 @@ func (c Config) complete() (Config, error) {
 	}
 	if c.CheckInterval == 0 {
 		c.CheckInterval = defaultCheck
+	}
+	if c.LogGroup == 0 {
+		c.LogGroup = defaultLogGroup
 	}
 	if c.RejectRate > maxRejectRate {
 		return c, fmt.Errorf("%w: reject rate %d (iptables counts up to %d a second)", backend.ErrInvalid, c.RejectRate, maxRejectRate)

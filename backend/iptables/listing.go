@@ -46,22 +46,40 @@ type listing struct {
 }
 
 // cutCounters takes the counters of `iptables -v -S` out of a rule: `-c
-// PACKETS BYTES`, wherever the variant puts it. Without them it is 0.
-func cutCounters(args []string) (rule []string, packets uint64) {
+// PACKETS BYTES`, wherever the variant puts it. Without them they are 0.
+func cutCounters(args []string) (rule []string, n tally) {
 	for i := 0; i+2 < len(args); i++ {
-		if args[i] == "--comment" {
+		if args[i] == "--comment" || args[i] == "--nflog-prefix" {
 			i++ // whatever it says
 			continue
 		}
 		if args[i] != "-c" {
 			continue
 		}
-		n, err := strconv.ParseUint(args[i+1], 10, 64)
+		packets, err := strconv.ParseUint(args[i+1], 10, 64)
+		if err != nil {
+			continue
+		}
+		bytes, err := strconv.ParseUint(args[i+2], 10, 64)
 		if err == nil {
-			return slices.Delete(args, i, i+3), n
+			return slices.Delete(args, i, i+3), tally{packets, bytes}
 		}
 	}
-	return args, 0
+	return args, tally{}
+}
+
+// inlineCounters puts the counters where iptables 1.8.9 has them. Earlier
+// programs of the nft variant print "[PACKETS:BYTES] -A NETCAP ...".
+func inlineCounters(text string) string {
+	if !strings.HasPrefix(text, "[") {
+		return text
+	}
+	counters, rule, ok := strings.Cut(text[1:], "] ")
+	packets, bytes, ok2 := strings.Cut(counters, ":")
+	if !ok || !ok2 {
+		return text
+	}
+	return rule + " -c " + packets + " " + bytes
 }
 
 // readListing sorts the lines of `iptables -S CHAIN`, with counters or without.
@@ -69,12 +87,12 @@ func readListing(f family, chain string, text []string) listing {
 	var l listing
 	place := 0
 	for _, t := range text {
-		rest, ok := strings.CutPrefix(t, "-A "+chain+" ")
+		rest, ok := strings.CutPrefix(inlineCounters(t), "-A "+chain+" ")
 		if !ok {
 			continue // "-N NETCAP", or a warning about the other variant's tables
 		}
 		args, ok := splitArgs(rest)
-		args, packets := cutCounters(args)
+		args, n := cutCounters(args)
 		at := slices.IndexFunc(f.guards, func(n int) bool { return isGuard(args, n) })
 		switch {
 		case !ok:
@@ -86,11 +104,15 @@ func readListing(f family, chain string, text []string) listing {
 		case len(args) > 3 && slices.Equal(args[:4], f.neverRule()):
 			l.probes = append(l.probes, exactRate(args))
 		default:
-			if r, ok := parseLine(args); ok && familyOf(r.rule.prefix.Addr()) == f.index {
-				r.packets = packets
-				l.lines = append(l.lines, r)
-			} else {
+			r, ok := parseLine(args)
+			if !ok || familyOf(r.rule.prefix.Addr()) != f.index {
 				l.foreign++
+				break
+			}
+			r.tally = n
+			l.lines = append(l.lines, r)
+			if r.rule.role == roleLog {
+				continue // it lets every packet go on: what stands behind it is still first
 			}
 		}
 		place++

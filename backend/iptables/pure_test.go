@@ -3,7 +3,6 @@ package iptables
 import (
 	"errors"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -241,7 +240,7 @@ func TestReloadKeepsWhatIsKnown(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.accept(p)
-	lines := slices.Clone(p.edits[0].add)
+	lines := values(p.edits[0].add)
 	if len(lines) != 1 {
 		t.Fatalf("%d rules, want 1", len(lines))
 	}
@@ -294,4 +293,13 @@ func TestCannotExpress(t *testing.T) {
 			}
 		})
 	}
+}
+
+// values copies the lines of an edit.
+func values(ls []*line) []line {
+	out := make([]line, 0, len(ls))
+	for _, l := range ls {
+		out = append(out, *l)
+	}
+	return out
 }

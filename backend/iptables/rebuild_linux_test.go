@@ -166,8 +166,8 @@ func TestClockStep(t *testing.T) {
 		begin := time.Now()
 		apply(t, b, add(after...))
 		t.Logf("1,000 ends rewritten in %s", time.Since(begin))
-		if runs := ran(); len(runs) != 2 || !strings.Contains(runs[0], "-restore") || !strings.Contains(runs[1], "-restore") {
-			t.Errorf("ran %q, want one transaction a family", runs)
+		if runs := ran(); len(runs) != 4 || !strings.Contains(runs[2], "-restore") || !strings.Contains(runs[3], "-restore") {
+			t.Errorf("ran %q, want a look at the counters and one transaction a family", runs)
 		}
 		stop()
 		n := <-sent

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/netcap-guard/netcap-guard/backend"
 )
@@ -87,9 +88,8 @@ func (c *chain) needs() []need {
 		{"xt_time", c.neverRule("-m", "time", "--datestop", "2030-01-01T00:00:00"), func(f *features) { f.noTime = true }},
 		{"xt_iprange", c.neverRule("-m", "iprange", "!", "--src-range", c.never+"-"+c.never), func(f *features) { f.noRange = true }},
 		{c.reject, c.neverRule("-j", "REJECT", "--reject-with", c.unreachable), func(f *features) { f.noReject = true }},
-	}
-	if c.can.rejectRate > 0 {
-		out = append(out, need{"xt_hashlimit", c.neverRule(above(c.can.rejectRate)...), func(f *features) { f.noHashlimit = true }})
+		{"xt_hashlimit", c.neverRule(above(defaultRejectRate)...), func(f *features) { f.noHashlimit = true }},
+		{"xt_NFLOG", c.neverRule("-j", "NFLOG", "--nflog-group", strconv.Itoa(int(c.can.group))), func(f *features) { f.noLog = true }},
 	}
 	if len(c.guards) > 0 {
 		out = append(out, need{"xt_hl", c.neverRule(guard(c.guards[0])...), nil})

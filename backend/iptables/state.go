@@ -19,17 +19,30 @@ type state struct {
 	// one, and until then blocks that were read back keep their holes.
 	allow      []netip.Prefix
 	allowKnown bool
-	seq        uint64
+	// seq is the last place along the chain that is taken, first the first:
+	// kernel log rules go in at the front.
+	seq, first int64
+	// gone is what rules stopped that are no longer there.
+	gone dropped
 }
 
 // edit is what one transaction does to one family's chain: first the commands
 // that mend the structure around the blocks, then the blocks' rules.
 type edit struct {
 	mend     []string
-	del, add []line
+	del, add []*line
 }
 
 func (e edit) empty() bool { return len(e.mend)+len(e.del)+len(e.add) == 0 }
+
+// pointers points to each line of ls.
+func pointers(ls []line) []*line {
+	out := make([]*line, len(ls))
+	for i := range ls {
+		out[i] = &ls[i]
+	}
+	return out
+}
 
 // plan is a change worked out: the edits, and what the state is after them.
 type plan struct {
@@ -162,7 +175,7 @@ func (s *state) planFlush() *plan {
 }
 
 func (p *plan) dropOrphans() {
-	for _, l := range p.orphans {
+	for _, l := range pointers(p.orphans) {
 		e := &p.edits[familyOf(l.rule.prefix.Addr())]
 		e.del = append(e.del, l)
 	}
@@ -185,21 +198,37 @@ func (s *state) edit(p *plan) {
 		}
 		if e != nil {
 			ed := &p.edits[e.family()]
-			ed.add = append(ed.add, e.lines...)
-			s.seq++
-			e.seq = s.seq
+			ed.add = append(ed.add, pointers(e.lines)...)
+			e.seq = s.place(e.block.Action)
 		}
 	}
 	sortAlong(gone)
 	for _, old := range gone {
 		ed := &p.edits[old.family()]
-		ed.del = append(ed.del, old.lines...)
+		ed.del = append(ed.del, pointers(old.lines)...)
 	}
+}
+
+// place is the next place in the chain for a block with this action.
+func (s *state) place(a backend.Action) int64 {
+	if a == backend.Log {
+		s.first--
+		return s.first
+	}
+	s.seq++
+	return s.seq
 }
 
 // accept makes the plan the state, once the kernel has taken its edits.
 func (s *state) accept(p *plan) {
+	before := s.stopped()
+	if p.orphans == nil {
+		s.gone.orphans(s.orphans)
+	}
 	for k, e := range p.next {
+		if old := s.entries[k]; old != nil && (e == nil || len(e.lines) == 0) {
+			s.gone.lines(old.block.Action, old.lines)
+		}
 		if e == nil {
 			delete(s.entries, k)
 		} else {
@@ -207,6 +236,7 @@ func (s *state) accept(p *plan) {
 		}
 	}
 	s.allow, s.allowKnown, s.orphans = p.allow, p.allowKnown, p.orphans
+	s.keepUp(before)
 }
 
 // sorted is every entry, along the chain.
@@ -247,8 +277,10 @@ func (s *state) known(family int) []line {
 
 // forget drops what is known of one family's chain.
 func (s *state) forget(family int) {
+	before := s.stopped()
 	maps.DeleteFunc(s.entries, func(_ backend.Slot, e *entry) bool { return e.family() == family })
 	s.orphans = slices.DeleteFunc(s.orphans, func(l line) bool { return familyOf(l.rule.prefix.Addr()) == family })
+	s.keepUp(before)
 }
 
 // rules counts the lines of each family.
@@ -265,25 +297,25 @@ func (s *state) rules() [numFamilies]int {
 // not in the kernel), so is one that the allow list covers; any other is made
 // of what was read. It reports whether anything differs from what was known.
 func (s *state) reload(read []line) (changed bool) {
-	at := map[string][]int{} // text -> places in read
-	for i, l := range read {
-		at[l.text] = append(at[l.text], i)
-	}
+	before := s.stopped()
+	at := places(read)
 	used := make([]bool, len(read))
-	kept := map[backend.Slot]*entry{}
+	kept := make(map[backend.Slot]*entry, len(s.entries))
 	for _, e := range s.sorted() {
 		if !e.claim(at, used, s.seq) {
+			s.gone.lines(e.block.Action, missing(e.lines, at))
 			changed = true
 			continue
 		}
+		s.count(e.block.Action, e.lines, at, read)
 		kept[e.slot()] = e
 	}
 	var rest []line
-	place := map[string]uint64{}
+	place := map[string]int64{}
 	for i, l := range read {
 		if !used[i] {
 			rest = append(rest, l)
-			place[l.text] = s.seq + uint64(i) + 1
+			place[l.text] = s.seq + int64(i) + 1
 		}
 	}
 	found, orphans := group(rest)
@@ -302,12 +334,14 @@ func (s *state) reload(read []line) (changed bool) {
 	}
 	changed = changed || len(orphans) != len(s.orphans)
 	s.entries, s.orphans = kept, orphans
-	s.seq += uint64(len(read)) + 1
+	s.first = s.seq + 1
+	s.seq += int64(len(read)) + 1
+	s.keepUp(before)
 	return changed
 }
 
 // claim marks the entry's lines as found, and reports whether all are there.
-func (e *entry) claim(at map[string][]int, used []bool, base uint64) bool {
+func (e *entry) claim(at map[string][]int, used []bool, base int64) bool {
 	places := make([]int, 0, len(e.lines))
 	for _, l := range e.lines {
 		free := slices.IndexFunc(at[l.text], func(i int) bool { return !used[i] && !slices.Contains(places, i) })
@@ -320,7 +354,7 @@ func (e *entry) claim(at map[string][]int, used []bool, base uint64) bool {
 		used[i] = true
 	}
 	if len(places) > 0 {
-		e.seq = base + uint64(places[0]) + 1
+		e.seq = base + int64(places[0]) + 1
 	}
 	return true
 }

@@ -31,7 +31,7 @@ type jump struct {
 
 func (j jump) right() bool { return j.count == 1 && j.first }
 
-// readStructure sorts the lines of `iptables -S`, of the whole table or of our
+// readStructure sorts the lines of `iptables -v -S`, of the whole table or of our
 // chain and the built-in ones.
 func readStructure(f family, name string, text []string) structure {
 	s := structure{family: f, name: name}
@@ -41,13 +41,13 @@ func readStructure(f family, name string, text []string) structure {
 	}
 	for _, l := range text {
 		s.chain = s.chain || l == "-N "+name
-		rest, ok := strings.CutPrefix(l, "-A ")
+		rest, ok := strings.CutPrefix(inlineCounters(l), "-A ")
 		from, spec, _ := strings.Cut(rest, " ")
 		at := slices.Index(builtins(), from)
 		if !ok || at < 0 {
 			continue
 		}
-		if j := &s.jumps[at]; spec == "-j "+name {
+		if j := &s.jumps[at]; isJump(spec, name) {
 			j.count++
 			j.first = j.first || rules[at] == 0
 		}
@@ -55,6 +55,17 @@ func readStructure(f family, name string, text []string) structure {
 	}
 	s.listing = readListing(f, name, text)
 	return s
+}
+
+// isJump reports whether a rule is the bare jump to a chain, with counters or
+// without.
+func isJump(spec, name string) bool {
+	if !strings.Contains(spec, "-j "+name) {
+		return false
+	}
+	args, ok := splitArgs(spec)
+	args, _ = cutCounters(args)
+	return ok && slices.Equal(args, []string{"-j", name})
 }
 
 // faults says in words what is not as Init makes it.

@@ -131,13 +131,15 @@ func TestCutCounters(t *testing.T) {
 		{"at the end", "-s 192.0.2.1/32 -j DROP -c 18446744073709551615 1", "-s 192.0.2.1/32 -j DROP", 1<<64 - 1},
 		{"none", "-s 192.0.2.1/32 -j DROP", "-s 192.0.2.1/32 -j DROP", 0},
 		{"a comment that looks like them", "-m comment --comment -c -c 3 4 -j DROP", "-m comment --comment -c -j DROP", 3},
+		{"a log prefix that looks like them", "-j NFLOG --nflog-prefix -c -c 3 4", "-j NFLOG --nflog-prefix -c", 3},
+		{"no bytes", "-c 5 x -j DROP", "-c 5 x -j DROP", 0},
 		{"a chain of that name", "-c 5 6 -j -c", "-j -c", 5},
 		{"not a number", "-c x 6 -j DROP", "-c x 6 -j DROP", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, packets := cutCounters(strings.Fields(c.rule))
-			if strings.Join(got, " ") != c.want || packets != c.packets {
-				t.Errorf("%q and %d packets, want %q and %d", got, packets, c.want, c.packets)
+			got, n := cutCounters(strings.Fields(c.rule))
+			if strings.Join(got, " ") != c.want || n.packets != c.packets {
+				t.Errorf("%q and %d packets, want %q and %d", got, n.packets, c.want, c.packets)
 			}
 		})
 	}
