@@ -37,6 +37,9 @@ type Config struct {
 	// IPv6Prefix counts and blocks IPv6 prefixes of this length instead of
 	// single addresses, where an action does not name another. 0 = addresses.
 	IPv6Prefix int
+	// Backend is what enforces the actions: what it cannot express is a
+	// mistake in rules that Reload reads. Empty = not settled (see LoadFor).
+	Backend string
 	// Lossless (replay) delivers alerts and runs actions within Evaluate, in
 	// order: nothing waits in a queue and nothing is dropped.
 	Lossless bool
@@ -179,7 +182,7 @@ func (e *Engine) Reload(sources ...Source) (Report, error) {
 	if len(sources) == 0 {
 		sources = e.sources
 	}
-	rs, report := Load(sources...)
+	rs, report := LoadFor(e.cfg.Backend, sources...)
 	if err := report.Err(); err != nil {
 		return report, fmt.Errorf("rules not reloaded: %w", err)
 	}

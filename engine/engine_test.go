@@ -231,7 +231,7 @@ func (r *refusing) Block(ctx context.Context, req firewall.Request) (firewall.Re
 
 func TestActions(t *testing.T) {
 	at := time.Unix(0, t0).UTC()
-	host, net64 := netip.MustParsePrefix("203.0.113.9/32"), netip.MustParsePrefix("2001:db8:1:2::/64")
+	host, six := netip.MustParsePrefix("203.0.113.9/32"), netip.MustParsePrefix("2001:db8:1:2:3::4/128")
 	for _, tc := range []struct {
 		name, action, src string
 		answer            firewall.Result
@@ -254,9 +254,9 @@ func TestActions(t *testing.T) {
 		{name: "reset", action: "type: iptables_reject, config: {reject_with: tcp-reset}", src: "203.0.113.9",
 			want: firewall.Request{Prefix: host, Action: backend.RejectReset, Duration: 30 * time.Minute}, line: "created", success: 1, blocked: 1},
 		{name: "IPv6 prefix", action: "type: iptables_block, config: {ipv6_prefix: 64}", src: "2001:db8:1:2:3::4",
-			want: firewall.Request{Prefix: net64, Duration: 30 * time.Minute}, line: "2001:db8:1:2::/64", success: 1, blocked: 1},
+			want: firewall.Request{Prefix: six, Duration: 30 * time.Minute, IPv6Prefix: 64}, line: "2001:db8:1:2::/64", success: 1, blocked: 1},
 		{name: "IPv6 prefix on IPv4", action: "type: iptables_block, config: {ipv6_prefix: 64}", src: "203.0.113.9",
-			want: firewall.Request{Prefix: host, Duration: 30 * time.Minute}, line: "203.0.113.9/32", success: 1, blocked: 1},
+			want: firewall.Request{Prefix: host, Duration: 30 * time.Minute, IPv6Prefix: 64}, line: "203.0.113.9/32", success: 1, blocked: 1},
 		{name: "duplicate", action: "type: iptables_block", src: "203.0.113.9", answer: firewall.Result{Outcome: firewall.Duplicate},
 			want: firewall.Request{Prefix: host, Duration: 30 * time.Minute}, line: "duplicate", success: 1},
 		{name: "whitelisted", action: "type: iptables_block", src: "203.0.113.9", answer: firewall.Result{Outcome: firewall.Whitelisted},
@@ -306,7 +306,7 @@ func TestOneActionFails(t *testing.T) {
 	want := []string{
 		"alert r 203.0.113.9 packet 1 count 1",
 		"r iptables_block source 203.0.113.9/32 for 30m0s: failed: kernel says no",
-		"log NETCAP: r 203.0.113.9->198.51.100.1 kernel kernel log rule: not supported by this backend",
+		"log NETCAP: r 203.0.113.9->198.51.100.1 kernel kernel log rule: kernel says no",
 		"log NETCAP: r 203.0.113.9->198.51.100.1 kernel <nil>",
 	}
 	if diff := cmp.Diff(want, j.take()); diff != "" {

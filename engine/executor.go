@@ -24,7 +24,8 @@ type job struct {
 	rule   *Rule
 	state  *ruleState
 	action int // index in rule.Actions
-	prefix netip.Prefix
+	addr   netip.Addr
+	prefix netip.Prefix // addr, or the IPv6 prefix around it
 	header record.Header
 	count  int
 }
@@ -61,7 +62,7 @@ func (w *Worker) dispatch(ev *evaluator, set *record.Set, count int, alert bool)
 		}
 		j := job{rule: ev.rule, state: ev.state, action: i, header: set.Header, count: count}
 		if addr := targetOf(a, &set.Header); addr.IsValid() {
-			j.prefix = a.subject(addr, e.cfg.IPv6Prefix)
+			j.addr, j.prefix = addr, a.subject(addr, e.cfg.IPv6Prefix)
 		}
 		e.sendAction(j)
 	}
@@ -149,21 +150,15 @@ func (e *Engine) run(j job) {
 		e.runLog(&j, a)
 		return
 	}
-	b := e.blocker.Load()
+	b := e.firewall(&j)
 	if b == nil {
-		e.counts.skipped.Add(1)
-		if !j.state.warned.Swap(true) {
-			e.cfg.Logger.Warn("no firewall manager: actions of this rule are skipped", "rule", j.rule.Name)
-		}
 		return
 	}
 	req := e.request(&j, a)
 	ev := ActionEvent{Match: j.match(), Kind: a.Kind, Prefix: j.prefix, Target: a.Target, Duration: req.Duration}
-	if j.prefix.IsValid() {
-		ev.Result, ev.Err = (*b).Block(e.ctx(), req)
-	} else {
-		ev.Result.Outcome = firewall.Failed
-		ev.Err = fmt.Errorf("%w: the record carries no %s address", backend.ErrInvalid, a.Target)
+	ev.Result, ev.Err = e.ask(b, &j, req)
+	if len(req.Escalation) > 0 {
+		ev.Duration = life(ev.Result.Block)
 	}
 	e.count(ev.Err)
 	if ev.Err == nil && ev.Result.Outcome == firewall.Created && req.Action.Stops() {
@@ -183,10 +178,15 @@ func (e *Engine) count(err error) {
 	e.counts.success.Add(1)
 }
 
+// runLog tells of a match, and asks for a kernel log rule where there is to
+// be one.
 func (e *Engine) runLog(j *job, a *Action) {
 	ev := LogEvent{Match: j.match(), Prefix: a.Prefix}
-	if a.Kernel {
-		ev.Err = fmt.Errorf("kernel log rule: %w", backend.ErrUnsupported)
+	if b := e.kernelLog(j, a); b != nil {
+		if _, ev.Err = e.ask(b, j, e.request(j, a)); ev.Err != nil {
+			ev.Err = fmt.Errorf("kernel log rule: %w", ev.Err)
+		}
+		ev.Kernel = ev.Err == nil
 	}
 	e.count(ev.Err)
 	if e.cfg.OnLog != nil {
@@ -194,12 +194,57 @@ func (e *Engine) runLog(j *job, a *Action) {
 	}
 }
 
-// request is what an action asks of the firewall.
+// kernelLog is the firewall that is asked for a kernel log rule; nil where
+// there is to be none.
+func (e *Engine) kernelLog(j *job, a *Action) blocker {
+	if !a.Kernel {
+		return nil
+	}
+	return e.firewall(j)
+}
+
+// firewall is who carries an action out; nil, counted and said once a rule,
+// where nobody does.
+func (e *Engine) firewall(j *job) blocker {
+	if b := e.blocker.Load(); b != nil {
+		return *b
+	}
+	e.counts.skipped.Add(1)
+	if !j.state.warned.Swap(true) {
+		e.cfg.Logger.Warn("no firewall manager: actions of this rule are skipped", "rule", j.rule.Name)
+	}
+	return nil
+}
+
+// ask has the firewall do what a job wants, if the record has an address to do
+// it to.
+func (e *Engine) ask(b blocker, j *job, req firewall.Request) (firewall.Result, error) {
+	if !j.prefix.IsValid() {
+		return firewall.Result{Outcome: firewall.Failed}, fmt.Errorf("%w: the record carries no %s address", backend.ErrInvalid, req.Target)
+	}
+	return b.Block(e.ctx(), req)
+}
+
+// life is how long a block lasts from its beginning to its end, 0 = for good.
+func life(b firewall.BlockInfo) time.Duration {
+	if b.ExpiresAt.IsZero() {
+		return 0
+	}
+	return b.ExpiresAt.Sub(b.CreatedAt).Round(time.Millisecond)
+}
+
+// request is what an action asks of the firewall. The firewall is told the
+// address and how wide to go: an address that must not be blocked has not its
+// prefix blocked either.
 func (e *Engine) request(j *job, a *Action) firewall.Request {
 	req := firewall.Request{
 		Prefix: j.prefix, Target: a.Target, Action: backend.Drop, Limit: a.Limit,
-		Duration: e.cfg.DefaultDuration, Rule: j.rule.Name, Reason: reason(j),
-		At: packetTime(j.header.Time), ByRule: true,
+		Duration: e.cfg.DefaultDuration, Escalation: a.Escalation, EscalationMemory: a.EscalationMemory,
+		Rule: j.rule.Name, Reason: reason(j), At: packetTime(j.header.Time), ByRule: true,
+	}
+	if j.addr.IsValid() {
+		req.Prefix = backend.Host(j.addr.WithZone(""))
+		req.IPv6Prefix = orElse(a.IPv6Prefix, e.cfg.IPv6Prefix)
 	}
 	if a.HasDuration {
 		req.Duration = a.Duration
@@ -212,7 +257,9 @@ func (e *Engine) request(j *job, a *Action) firewall.Request {
 		}
 	case ActionRateLimit:
 		req.Action = backend.RateLimit
-	case ActionBlock, ActionLog:
+	case ActionLog:
+		req.Action, req.LogPrefix = backend.Log, a.Prefix
+	case ActionBlock:
 	}
 	return req
 }

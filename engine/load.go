@@ -31,6 +31,8 @@ type loader struct {
 	report Report
 	rules  []*Rule
 	names  map[string]string // rule name -> where it stands
+	// backend is what is to enforce the actions; empty = not settled yet.
+	backend string
 	// sequences names the rules that sequence.after must find.
 	sequences []sequenceRef
 }
@@ -43,8 +45,14 @@ type sequenceRef struct {
 
 // Load reads, checks and compiles the rules of all sources. Every mistake of
 // every file is in the Report; the RuleSet is nil if there is any.
-func Load(sources ...Source) (*RuleSet, Report) {
-	l := &loader{names: map[string]string{}}
+// What only some backends can express is a warning.
+func Load(sources ...Source) (*RuleSet, Report) { return LoadFor("", sources...) }
+
+// LoadFor is Load for the named backend, as firewall.BackendNFT and
+// BackendIPTables: what it cannot express is a mistake. Any other name is a
+// backend that is not settled yet.
+func LoadFor(backendName string, sources ...Source) (*RuleSet, Report) {
+	l := &loader{names: map[string]string{}, backend: backendName}
 	for _, s := range sources {
 		if s.read == nil {
 			continue

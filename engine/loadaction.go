@@ -14,20 +14,21 @@ const (
 	defaultLogPrefix = "NETCAP: " // of the specification page
 	maxLogPrefix     = 64
 	maxEscalation    = 16
-	defaultBurst     = 5 // of the specification page
+	defaultRate      = "10/minute" // of the specification page, as is the burst
+	defaultBurst     = 5
 )
 
 // optionKeys are the keys under config: of each kind of action.
 func optionKeys(k ActionKind) []string {
 	switch k {
 	case ActionReject:
-		return []string{"target", "duration", "reject_with", "escalation", "ipv6_prefix"}
+		return []string{"target", "duration", "reject_with", "escalation", "escalation_memory", "ipv6_prefix"}
 	case ActionLog:
 		return []string{"prefix", "kernel", "duration", "target", "ipv6_prefix"}
 	case ActionRateLimit:
-		return []string{"rate", "burst", "target", "duration", "escalation", "ipv6_prefix"}
+		return []string{"rate", "burst", "target", "duration", "escalation", "escalation_memory", "ipv6_prefix"}
 	}
-	return []string{"target", "duration", "escalation", "ipv6_prefix"}
+	return []string{"target", "duration", "escalation", "escalation_memory", "ipv6_prefix"}
 }
 
 func allOptionKeys() []string {
@@ -92,7 +93,7 @@ func (b *ruleReader) action(n *yaml.Node) {
 		options, _ = b.mapping(config.val, "config of "+kind.String(), optionKeys(kind), nil)
 	}
 	b.targetOptions(&a, options)
-	b.kindOptions(&a, n, options)
+	b.kindOptions(&a, e.val, options)
 	b.rule.Actions = append(b.rule.Actions, a)
 	b.checkBlockable(e.val, &a)
 }
@@ -133,22 +134,7 @@ func (b *ruleReader) targetOptions(a *Action, options map[string]entry) {
 	if e, ok := options["ipv6_prefix"]; ok {
 		a.IPv6Prefix, _ = b.integer(e, 1, 128)
 	}
-	if e, ok := options["escalation"]; ok {
-		b.escalation(e)
-		b.unserved(e.key, "escalation")
-	}
-}
-
-func (b *ruleReader) escalation(e entry) {
-	if e.val.Kind != yaml.SequenceNode || len(e.val.Content) == 0 || len(e.val.Content) > maxEscalation {
-		b.errorAt(e.val, "for example [10m, 1h, 24h, 7d]", "escalation must be a list of 1 to %d durations", maxEscalation)
-		return
-	}
-	for _, n := range e.val.Content {
-		if n = b.resolve(n); n != nil {
-			b.duration(entry{e.key, n}, time.Minute)
-		}
-	}
+	b.escalation(a, options)
 }
 
 // kindOptions reads the options that only one kind of action has.
@@ -181,41 +167,6 @@ func (b *ruleReader) rejectOptions(a *Action, options map[string]entry) {
 	default:
 		b.errorAt(e.val, didYouMean(s, known), "unknown reject_with %q", s)
 	}
-}
-
-func (b *ruleReader) logOptions(a *Action, options map[string]entry) {
-	if e, ok := options["prefix"]; ok {
-		s, ok := b.text(e)
-		if ok && len(s) > maxLogPrefix {
-			b.errorAt(e.val, "", "prefix is longer than %d bytes", maxLogPrefix)
-		}
-		a.Prefix = s
-	}
-	if e, ok := options["kernel"]; ok {
-		if a.Kernel, _ = b.boolean(e); a.Kernel {
-			b.warnAt(e.key, "the log event is written all the same", "not yet served: kernel: true, no kernel log rule is made")
-		}
-	}
-}
-
-func (b *ruleReader) rateOptions(a *Action, n *yaml.Node, options map[string]entry) {
-	a.Limit = backend.Limit{Rate: 10, Per: time.Minute, Burst: defaultBurst} // the page's defaults
-	if e, ok := options["rate"]; ok {
-		if s, ok := b.text(e); ok {
-			limit, err := ParseRate(s)
-			if err != nil {
-				b.errorAt(e.val, "", "%v", err)
-			}
-			limit.Burst = defaultBurst
-			a.Limit = limit
-		}
-	}
-	if e, ok := options["burst"]; ok {
-		if v, ok := b.integer(e, 1, 1_000_000); ok {
-			a.Limit.Burst = uint32(v)
-		}
-	}
-	b.warnAt(n, "the action is reported as failed", "not yet served: iptables_rate_limit, no backend of this release limits rates")
 }
 
 // checkBlockable refuses an action on an address that the record has not.

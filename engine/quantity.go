@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/netcap-guard/netcap-guard/backend"
 )
 
 // maxDuration keeps deadlines within what kernels and time.Time can hold.
@@ -74,27 +72,4 @@ func nextPart(s string) (time.Duration, string, error) {
 		return 0, "", fmt.Errorf("%q is no number with a unit (use s, m, h, d or w)", number+unit)
 	}
 	return d, rest, nil
-}
-
-// ParseRate reads a rate as rules write it: a whole number, a slash and a
-// unit: second, minute, hour, day, or their first letter. Burst is left zero.
-func ParseRate(s string) (backend.Limit, error) {
-	number, unit, ok := strings.Cut(strings.TrimSpace(s), "/")
-	if !ok {
-		return backend.Limit{}, fmt.Errorf("rate %q has no slash (write it like 10/minute)", s)
-	}
-	n, err := strconv.ParseUint(strings.TrimSpace(number), 10, 32)
-	if err != nil || n == 0 {
-		return backend.Limit{}, fmt.Errorf("rate %q: %q is no whole number above 0", s, number)
-	}
-	per := map[string]time.Duration{
-		"second": time.Second, "sec": time.Second, "s": time.Second,
-		"minute": time.Minute, "min": time.Minute, "m": time.Minute,
-		"hour": time.Hour, "h": time.Hour,
-		"day": 24 * time.Hour, "d": 24 * time.Hour,
-	}[strings.ToLower(strings.TrimSpace(unit))]
-	if per == 0 {
-		return backend.Limit{}, fmt.Errorf("rate %q: unknown unit %q (use second, minute, hour or day)", s, unit)
-	}
-	return backend.Limit{Rate: n, Per: per}, nil
 }

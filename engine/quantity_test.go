@@ -4,8 +4,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/netcap-guard/netcap-guard/backend"
 )
 
 func TestParseDuration(t *testing.T) {
@@ -57,27 +55,6 @@ func FuzzParseDuration(f *testing.F) {
 }
 
 func absolute(d time.Duration) time.Duration { return max(d, -d) }
-
-func TestParseRate(t *testing.T) {
-	for _, tc := range []struct {
-		text string
-		want backend.Limit
-		err  string
-	}{
-		{"10/minute", backend.Limit{Rate: 10, Per: time.Minute}, ""}, {"1/s", backend.Limit{Rate: 1, Per: time.Second}, ""},
-		{"5/Hour", backend.Limit{Rate: 5, Per: time.Hour}, ""}, {" 7 / d ", backend.Limit{Rate: 7, Per: 24 * time.Hour}, ""},
-		{"10", backend.Limit{}, "no slash"}, {"0/s", backend.Limit{}, "above 0"}, {"-1/s", backend.Limit{}, "above 0"},
-		{"1.5/s", backend.Limit{}, "above 0"}, {"1/week", backend.Limit{}, "unknown unit"}, {"1/", backend.Limit{}, "unknown unit"},
-		{"99999999999/s", backend.Limit{}, "above 0"},
-	} {
-		t.Run(tc.text, func(t *testing.T) {
-			got, err := ParseRate(tc.text)
-			if tc.err == "" && (err != nil || got != tc.want) || tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err)) {
-				t.Errorf("%+v, %v, want %+v, %q", got, err, tc.want, tc.err)
-			}
-		})
-	}
-}
 
 func TestClosest(t *testing.T) {
 	for _, tc := range []struct{ word, want string }{

@@ -85,9 +85,14 @@ type Action struct {
 	HasDuration bool
 	// Reset: a reject answers TCP with a reset.
 	Reset bool
+	// Escalation, where it is not empty, stands for Duration: how long the
+	// first, second ... block of an address within EscalationMemory lasts, 0 =
+	// permanent. An EscalationMemory of 0 is the firewall's default.
+	Escalation       []time.Duration
+	EscalationMemory time.Duration
 	// Limit of a rate limit.
 	Limit backend.Limit
-	// Prefix and Kernel of a log.
+	// Prefix of a log; Kernel: a kernel log rule is made as well.
 	Prefix string
 	Kernel bool
 	// IPv6Prefix is the length of the IPv6 prefix that is blocked instead of
@@ -147,6 +152,7 @@ type Rule struct {
 	trackBits int // IPv6 prefix length of the tracked address, 0 = the address or the engine's
 	unserved  []string
 	matchers  []*matcher
+	limits    []limitAt // of its actions, where they stand
 }
 
 // Native reports whether the expression runs as compiled closures for every

@@ -1,0 +1,124 @@
+package engine
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/netcap-guard/netcap-guard/backend"
+	"github.com/netcap-guard/netcap-guard/firewall"
+)
+
+// told is a firewall's caller that keeps what it was told, each kind by one
+// goroutine.
+type told struct {
+	actions []ActionEvent
+	logs    []LogEvent
+}
+
+// run evaluates one SYN of an address with one action.
+func (o *told) run(t *testing.T, action, src string, cfg Config, b blocker) *Engine {
+	t.Helper()
+	rs, _ := mustLoad(t, "- {name: r, type: TCP, expression: SYN, actions: [{"+action+"}]}")
+	cfg.Lossless = true
+	cfg.OnAction = func(e ActionEvent) { o.actions = append(o.actions, e) }
+	cfg.OnLog = func(e LogEvent) { o.logs = append(o.logs, e) }
+	e := New(rs, cfg)
+	if b != nil {
+		e.setBlocker(b)
+	}
+	e.NewWorker().Evaluate(syn(1, src, 0))
+	if err := e.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// comparePrefixes keeps cmp out of netip's fields.
+func comparePrefixes() cmp.Option {
+	return cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+}
+
+// TestEscalationIsAskedFor: the firewall decides which step it is; the event
+// tells what it came to.
+func TestEscalationIsAskedFor(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		ends time.Duration // of the block in force; 0 = permanent
+	}{{"a step", time.Hour}, {"for good", 0}} {
+		t.Run(tc.name, func(t *testing.T) {
+			at := time.Unix(1700000000, 0)
+			answer := firewall.Result{Block: firewall.BlockInfo{CreatedAt: at}}
+			if tc.ends > 0 {
+				answer.Block.ExpiresAt = at.Add(tc.ends)
+			}
+			var o told
+			b := &refusing{answer: answer}
+			o.run(t, "type: iptables_rate_limit, config: {rate: 2/s, escalation: [10m, 1h, 0], escalation_memory: 1d}", "203.0.113.9", Config{}, b)
+			want := firewall.Request{
+				Prefix: netip.MustParsePrefix("203.0.113.9/32"), Action: backend.RateLimit,
+				Limit: backend.Limit{Rate: 2, Per: time.Second, Burst: 5}, Duration: 30 * time.Minute,
+				Escalation: []time.Duration{10 * time.Minute, time.Hour, 0}, EscalationMemory: 24 * time.Hour,
+				Rule: "r", Reason: "match", At: time.Unix(0, t0).UTC(), ByRule: true,
+			}
+			if diff := cmp.Diff([]firewall.Request{want}, b.seen, comparePrefixes()); diff != "" {
+				t.Error(diff)
+			}
+			if len(o.actions) != 1 || o.actions[0].Duration != tc.ends {
+				t.Errorf("events %+v, want a duration of %v", o.actions, tc.ends)
+			}
+		})
+	}
+}
+
+// TestKernelLog: one log event, and a kernel log rule beside it.
+func TestKernelLog(t *testing.T) {
+	const action = "type: iptables_log, config: {prefix: 'X: ', kernel: true, duration: 5m, ipv6_prefix: 64}"
+	for _, outcome := range []firewall.Outcome{firewall.Created, firewall.Extended, firewall.Duplicate} {
+		var o told
+		b := &refusing{answer: firewall.Result{Outcome: outcome}}
+		e := o.run(t, action, "2001:db8::9", Config{}, b)
+		want := firewall.Request{
+			Prefix: netip.MustParsePrefix("2001:db8::9/128"), IPv6Prefix: 64, Action: backend.Log, LogPrefix: "X: ",
+			Duration: 5 * time.Minute, Rule: "r", Reason: "match", At: time.Unix(0, t0).UTC(), ByRule: true,
+		}
+		if diff := cmp.Diff([]firewall.Request{want}, b.seen, comparePrefixes()); diff != "" {
+			t.Error(diff)
+		}
+		if len(o.actions) != 0 || len(o.logs) != 1 || !o.logs[0].Kernel || o.logs[0].Err != nil || o.logs[0].Prefix != "X: " {
+			t.Errorf("%v: actions %+v, logs %+v", outcome, o.actions, o.logs)
+		}
+		if s := e.GetActionStats(); s["actions_success"] != 1 || s["ips_blocked"] != 0 {
+			t.Errorf("%v: %v", outcome, s)
+		}
+	}
+}
+
+// TestKernelLogWithoutManager: the event is written all the same.
+func TestKernelLogWithoutManager(t *testing.T) {
+	var o told
+	e := o.run(t, "type: iptables_log, config: {kernel: true}", "203.0.113.9", Config{}, nil)
+	if len(o.logs) != 1 || o.logs[0].Kernel || o.logs[0].Err != nil || e.Stats().ActionsSkipped != 1 {
+		t.Errorf("logs %+v, %+v", o.logs, e.Stats())
+	}
+}
+
+// TestGlobalIPv6Prefix: an action's own length wins over the engine's.
+func TestGlobalIPv6Prefix(t *testing.T) {
+	for _, tc := range []struct {
+		config string
+		want   int
+	}{{"", 56}, {"ipv6_prefix: 64", 64}, {"ipv6_prefix: 128", 128}} {
+		var o told
+		b := &refusing{}
+		o.run(t, "type: iptables_block, config: {"+tc.config+"}", "2001:db8::9", Config{IPv6Prefix: 56}, b)
+		if len(b.seen) != 1 || b.seen[0].IPv6Prefix != tc.want || b.seen[0].Prefix.Bits() != 128 {
+			t.Errorf("%q asks for %+v, want length %d", tc.config, b.seen, tc.want)
+		}
+		if want := netip.PrefixFrom(netip.MustParseAddr("2001:db8::9"), tc.want).Masked(); len(o.actions) != 1 || o.actions[0].Prefix != want {
+			t.Errorf("%q: events %+v, want %v", tc.config, o.actions, want)
+		}
+	}
+}
