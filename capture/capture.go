@@ -83,21 +83,32 @@ type LinkType uint32
 const (
 	LinkNull      LinkType = 0   // BSD loopback, family in the writer's byte order
 	LinkEthernet  LinkType = 1   // IEEE 802.3
+	LinkSLIP      LinkType = 8   // SLIP, with BSD's pseudo header
+	LinkPPP       LinkType = 9   // PPP, with or without address and control
 	LinkRawBSD    LinkType = 12  // raw IP, as most platforms number it
 	LinkRawOBSD   LinkType = 14  // raw IP, as OpenBSD numbers it
+	LinkPPPHDLC   LinkType = 50  // PPP in HDLC-like framing, or Cisco's HDLC
+	LinkPPPoE     LinkType = 51  // PPPoE session
+	LinkATM       LinkType = 100 // LLC/SNAP over ATM (RFC 2684)
 	LinkRaw       LinkType = 101 // raw IP
+	LinkCiscoHDLC LinkType = 104 // Cisco's HDLC
+	LinkWiFi      LinkType = 105 // IEEE 802.11
+	LinkFrameRly  LinkType = 107 // frame relay
 	LinkLoop      LinkType = 108 // OpenBSD loopback, family in network byte order
 	LinkLinuxSLL  LinkType = 113 // Linux cooked, version 1
+	LinkRadiotap  LinkType = 127 // IEEE 802.11 behind a radiotap header
 	LinkIPv4      LinkType = 228 // raw IPv4
 	LinkIPv6      LinkType = 229 // raw IPv6
+	LinkNFLOG     LinkType = 239 // Linux's packet log
 	LinkLinuxSLL2 LinkType = 276 // Linux cooked, version 2
 )
 
 // Supported reports whether packets of the link type can be decoded.
 func (t LinkType) Supported() bool {
 	switch t {
-	case LinkNull, LinkEthernet, LinkRawBSD, LinkRawOBSD, LinkRaw, LinkLoop,
-		LinkLinuxSLL, LinkIPv4, LinkIPv6, LinkLinuxSLL2:
+	case LinkNull, LinkEthernet, LinkSLIP, LinkPPP, LinkRawBSD, LinkRawOBSD, LinkPPPHDLC, LinkPPPoE,
+		LinkATM, LinkRaw, LinkCiscoHDLC, LinkWiFi, LinkFrameRly, LinkLoop, LinkLinuxSLL, LinkRadiotap,
+		LinkIPv4, LinkIPv6, LinkNFLOG, LinkLinuxSLL2:
 		return true
 	}
 	return false

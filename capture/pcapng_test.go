@@ -142,12 +142,12 @@ func TestPcapngSimpleBlockIsCutBySnapLength(t *testing.T) {
 
 func TestPcapngUnknownLinkTypes(t *testing.T) {
 	f := &ngFile{order: binary.LittleEndian}
-	f.section().iface(127, 0).enhanced(0, 1, "radiotap")
+	f.section().iface(162, 0).enhanced(0, 1, "private")
 	if _, err := readAll(open(t, f.bytes)); !errors.Is(err, capture.ErrLinkType) {
 		t.Errorf("only an unknown one: %v", err)
 	}
 	f = &ngFile{order: binary.LittleEndian}
-	f.section().iface(127, 0).iface(1, 0).enhanced(0, 1, "radiotap").enhanced(1, 2, "ethernet").enhanced(0, 3, "radiotap")
+	f.section().iface(162, 0).iface(1, 0).enhanced(0, 1, "private").enhanced(1, 2, "ethernet").enhanced(0, 3, "private")
 	src := open(t, f.bytes)
 	all, err := readAll(src)
 	if !errors.Is(err, io.EOF) || len(all) != 1 || all[0].Number != 2 {

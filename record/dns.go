@@ -37,6 +37,10 @@ type DNS struct {
 	CommunityID      string
 	IsNXDOMAIN       bool
 	HasEDNS          bool
+	// IsMalformed: something in the message cannot be: a name longer than 255
+	// bytes or one that loops, a record cut short. What stands before that
+	// place, and the long name itself, is decoded all the same.
+	IsMalformed bool
 }
 
 // DNSQuestion is one entry of the question section.

@@ -2,6 +2,7 @@ package decode_test
 
 import (
 	"net"
+	"net/netip"
 	"testing"
 
 	"github.com/google/gopacket"
@@ -57,7 +58,7 @@ func frames(t testing.TB) map[string]struct {
 		"ICMPv6":            {list{eth(v6), ip6(layers.IPProtocolICMPv6), echo6, payload(60)}, of(record.TypeIPv6, record.TypeICMPv6)},
 		"DNS query":         {list{eth(v4), ip4(layers.IPProtocolUDP), udp(53), query("www.example.com")}, of(record.TypeIPv4, record.TypeUDP, record.TypeDNS)},
 		"DNS answer":        {list{eth(v6), ip6(layers.IPProtocolUDP), &layers.UDP{SrcPort: 53, DstPort: 50000}, answer()}, of(record.TypeIPv6, record.TypeUDP, record.TypeDNS)},
-		"ARP":               {list{eth(layers.EthernetTypeARP), &layers.ARP{HwAddressSize: 6, ProtAddressSize: 4, SourceHwAddress: net.HardwareAddr{1, 2, 3, 4, 5, 6}, SourceProtAddress: net.IP{1, 2, 3, 4}, DstHwAddress: net.HardwareAddr{1, 2, 3, 4, 5, 6}, DstProtAddress: net.IP{1, 2, 3, 4}}}, 0},
+		"ARP":               {list{eth(layers.EthernetTypeARP), &layers.ARP{HwAddressSize: 6, ProtAddressSize: 4, SourceHwAddress: net.HardwareAddr{1, 2, 3, 4, 5, 6}, SourceProtAddress: net.IP{1, 2, 3, 4}, DstHwAddress: net.HardwareAddr{1, 2, 3, 4, 5, 6}, DstProtAddress: net.IP{1, 2, 3, 4}}}, of(record.TypeARP)},
 		"SCTP has ports":    {list{eth(v4), ip4(layers.IPProtocolSCTP), gopacket.Payload{0x9c, 0x40, 0, 22, 1, 2, 3, 4, 5, 6, 7, 8}}, of(record.TypeIPv4)},
 		"ICMPv6 over IPv4":  {list{eth(v4), ip4(layers.IPProtocolICMPv6), payload(8)}, of(record.TypeIPv4)},
 		"nothing but IPv4":  {list{eth(v4), ip4(layers.IPProtocolOSPF), payload(44)}, of(record.TypeIPv4)},
@@ -99,7 +100,7 @@ func TestHeader(t *testing.T) {
 		"ICMPv4":         {Src: src4, Dst: dst4, Proto: 1},
 		"ICMPv6":         {Src: src6, Dst: dst6, Proto: 58},
 		"SCTP has ports": {Src: src4, Dst: dst4, SrcPort: 40000, DstPort: 22, Proto: 132},
-		"ARP":            {},
+		"ARP":            {Src: netip.MustParseAddr("1.2.3.4"), Dst: netip.MustParseAddr("1.2.3.4")},
 	} {
 		want.Time, want.Packet = 1700000000123456789, 5
 		if got := decoded(t, ethernet, frames(t)[name].data).Header; got != want {

@@ -4,14 +4,21 @@
 //
 // Link headers lead to network, network to transport, transport to
 // application; each step is a method that gets the bytes left and how many
-// there were on the wire. A further encapsulation is one more case in network
-// or transport that calls network again.
+// there were on the wire. An encapsulation is a method, too, which goes back
+// to network, ethernet, ipv4 or ipv6; maxLayers and maxNesting bound that. What
+// an IP packet carries takes its place: the records and the Header are those
+// of the innermost one.
+//
+// Fragments are collected by package fragment. The transport's record comes
+// with the fragment that completes the datagram, as the receiver sees it;
+// every fragment has its IPv4 or IPv6 record.
 package decode
 
 import (
 	"net/netip"
 	"sync/atomic"
 
+	"github.com/netcap-guard/netcap-guard/capture/fragment"
 	"github.com/netcap-guard/netcap-guard/record"
 )
 
@@ -19,6 +26,17 @@ import (
 // called from any.
 type Decoder struct {
 	plan plan
+	// decap: tunnels are taken off.
+	decap bool
+	// layers and depth count the encapsulations and the IP headers of the
+	// packet so far; outer is what the first of those said, once there is a
+	// second.
+	layers, depth int
+	outer         Outer
+	// frags collects fragments. again: the packets have been decoded before,
+	// by the decoder whose table that is.
+	frags *fragment.Table
+	again bool
 	// last is the set that the plan has been applied to: fields that nobody
 	// asks for are never written, so they must be zero to begin with.
 	last *record.Set
@@ -32,17 +50,63 @@ type Decoder struct {
 	hopOpts list[record.IPv6HopByHopOption]
 	ipOpts  list[record.IPv4Option]
 	tcpOpts list[record.TCPOption]
+	ndOpts  list[record.ICMPv6Option]
 	dns     dnsScratch
 
 	errors [numLayers]atomic.Uint64
 }
 
-// New returns a decoder for what want asks for.
+// New returns a decoder for what want asks for. Tunnels stay on.
 func New(want record.Want) *Decoder {
-	d := &Decoder{}
+	d := &Decoder{frags: fragment.New()}
 	d.SetWant(want)
 	return d
 }
+
+// Again returns a decoder for packets that first has just decoded, for other
+// fields of the same packets: what first has put together of fragments it
+// finds there, instead of collecting them a second time.
+func Again(first *Decoder, want record.Want) *Decoder {
+	d := &Decoder{frags: first.frags, again: true, decap: first.decap}
+	d.SetWant(want)
+	return d
+}
+
+// SetDecap says whether tunnels are taken off: GRE, ERSPAN, IP in IP, 6in4,
+// VXLAN, Geneve, GTP, Teredo. Live that is dangerous, because anybody can send a
+// UDP packet that looks like VXLAN and carries any address. VLAN tags, MPLS,
+// PPPoE and the like are always taken off. It is called from the decoder's own
+// goroutine.
+func (d *Decoder) SetDecap(on bool) { d.decap = on }
+
+// Outer are the ends of the outermost IP packet. Port is the destination port
+// of its UDP datagram, 0 where it is none.
+type Outer struct {
+	Src, Dst netip.Addr
+	Proto    uint8
+	Port     uint16
+}
+
+// Outer returns the outermost header of the packet that was decoded last, into
+// set: that of the tunnel, where the records are those of a packet inside one.
+func (d *Decoder) Outer(set *record.Set) Outer {
+	if d.depth > 1 {
+		return d.outer
+	}
+	return outermost(set)
+}
+
+func outermost(set *record.Set) Outer {
+	o := Outer{Src: set.Src, Dst: set.Dst, Proto: set.Proto}
+	if o.Proto == protoUDP {
+		o.Port = set.DstPort
+	}
+	return o
+}
+
+// Fragments reads the counters of fragmented datagrams. It may be called from
+// any goroutine.
+func (d *Decoder) Fragments() fragment.Stats { return d.frags.Stats() }
 
 // SetWant changes what is asked for, from the next packet on. It is called
 // from the decoder's own goroutine.
@@ -78,24 +142,15 @@ func (d *Decoder) Decode(link uint32, data []byte, length int, set *record.Set) 
 	set.Have, set.HasSegment = 0, false
 	set.Src, set.Dst = netip.Addr{}, netip.Addr{}
 	set.SrcPort, set.DstPort, set.Proto = 0, 0, 0
-	length = max(length, len(data))
-	switch link {
-	case linkEthernet:
-		return d.ethernet(data, length, set)
-	case linkNull, linkLoop:
-		return d.loopback(data, length, set)
-	case linkRawBSD, linkRawOpenBSD, linkRaw:
-		return d.raw(data, length, set)
-	case linkSLL:
-		return d.cooked(data, length, set)
-	case linkSLL2:
-		return d.cooked2(data, length, set)
-	case linkIPv4:
-		return d.ipv4(data, length, set)
-	case linkIPv6:
-		return d.ipv6(data, length, set)
+	d.layers, d.depth = 0, 0
+	if !d.again {
+		d.frags.Begin()
 	}
-	return d.fail(errLinkType)
+	length = max(length, len(data))
+	if link == linkEthernet {
+		return d.ethernet(data, length, set)
+	}
+	return d.link(link, data, length, set)
 }
 
 // DNS decodes a whole DNS message that came over TCP, without its two bytes of

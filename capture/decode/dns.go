@@ -14,6 +14,10 @@ const (
 	// 1,500 bytes has room for 135, one of 64 KB for more than any resolver
 	// sends.
 	maxDNSRecords = 1024
+	// maxDNSText bounds the names spelt out of one message, the most of them
+	// through compression pointers: several times what the largest message has
+	// without those.
+	maxDNSText = 256 << 10
 )
 
 // dnsScratch is what a decoder reuses from message to message.
@@ -90,34 +94,49 @@ func (d *Decoder) dnsSections(data []byte, r *record.DNS) error {
 	r.Questions, r.Answers, r.Authorities, r.Additionals = nil, nil, nil, nil
 	r.QueryNameLength, r.SubdomainCount, r.QueryNameEntropy, r.QueryNameTLD = 0, 0, 0, ""
 	r.HasEDNS, r.EDNSPayloadSize = false, 0
-	m := message{d: d, data: data, pos: dnsHeader, budget: maxDNSRecords}
+	m := message{d: d, data: data, pos: dnsHeader, budget: maxDNSRecords, text: maxDNSText}
 
-	if more&(moreQuestions|moreQueryName|moreAnswers|moreAuthorities|moreAdditionals|moreEDNS) == 0 {
-		return nil
-	}
-	err := m.questions(int(r.QDCount), more&(moreQuestions|moreQueryName) != 0)
+	err := m.sections(more, r)
 	r.Questions = s.questions.used()
 	if more&moreQueryName != 0 && len(r.Questions) > 0 {
 		queryName(r.Questions[0].Name, r)
 	}
-	if err == nil && more&(moreAnswers|moreAuthorities|moreAdditionals|moreEDNS) != 0 {
-		err = m.records(int(r.ANCount), &s.answers, more&moreAnswers != 0)
-	}
-	if err == nil && more&(moreAuthorities|moreAdditionals|moreEDNS) != 0 {
-		err = m.records(int(r.NSCount), &s.authorities, more&moreAuthorities != 0)
-	}
-	if err == nil && more&(moreAdditionals|moreEDNS) != 0 {
-		err = m.records(int(r.ARCount), &s.additionals, more&moreAdditionals != 0)
-	}
 	r.Answers, r.Authorities, r.Additionals = s.answers.used(), s.authorities.used(), s.additionals.used()
 	r.HasEDNS, r.EDNSPayloadSize = m.edns, m.ednsSize
-	if err == nil && m.badName {
-		err = errDNSName
+	if err == nil {
+		err = m.bad
 	}
+	r.IsMalformed = err != nil
 	if err != nil {
 		return d.fail(err)
 	}
 	return nil
+}
+
+// sections walks them in their order, as far as the last one that matters. To
+// know that nothing is wrong with a message all of it is read.
+func (m *message) sections(more more, r *record.DNS) *Error {
+	const (
+		additionals = moreAdditionals | moreEDNS | moreMalformed
+		authorities = additionals | moreAuthorities
+		answers     = authorities | moreAnswers
+		questions   = answers | moreQuestions | moreQueryName
+	)
+	s, all := &m.d.dns, more&moreMalformed != 0
+	if more&questions == 0 {
+		return nil
+	}
+	err := m.questions(int(r.QDCount), all || more&(moreQuestions|moreQueryName) != 0)
+	if err == nil && more&answers != 0 {
+		err = m.records(int(r.ANCount), &s.answers, all || more&moreAnswers != 0)
+	}
+	if err == nil && more&authorities != 0 {
+		err = m.records(int(r.NSCount), &s.authorities, all || more&moreAuthorities != 0)
+	}
+	if err == nil && more&additionals != 0 {
+		err = m.records(int(r.ARCount), &s.additionals, all || more&moreAdditionals != 0)
+	}
+	return err
 }
 
 // queryName derives what rules ask about the first question's name: its

@@ -89,7 +89,7 @@ func TestDNSNames(t *testing.T) {
 		{"control bytes", "\x03a\x01b" + label("com") + "\x00", `a\001b.com`, false},
 		{"delete", "\x02a\x7f\x00", `a\127`, false},
 		{"high bytes and a dot", "\x06a.\\\xff\xc3\xa4\x00", "a.\\\xff\xc3\xa4", false},
-		{"264 bytes", long + "\x00", strings.Repeat(strings.Repeat("x", 63)+".", 4) + "abcdefgh", false},
+		{"264 bytes", long + "\x00", strings.Repeat(strings.Repeat("x", 63)+".", 4) + "abcdefgh", true},
 		{"pointer to itself", "\xc0\x0c", "", true},
 		{"pointer forward", "\x03com\xc0\x20", "com", true},
 		{"pointer back into the same name", "\x03com\xc0\x0c", "com", true},
@@ -105,6 +105,9 @@ func TestDNSNames(t *testing.T) {
 			}
 			if !set.Have.Has(record.TypeDNS) {
 				t.Fatal("no record")
+			}
+			if set.DNS.IsMalformed != tt.bad {
+				t.Errorf("malformed %v", set.DNS.IsMalformed)
 			}
 			if len(set.DNS.Questions) == 0 {
 				if tt.want != "" {

@@ -26,8 +26,10 @@ type message struct {
 	data   []byte
 	pos    int
 	budget int // entries that may still be decoded
-	// badName: some name could not be decoded, but the walk could go on.
-	badName  bool
+	// bad is what was wrong with some name, where the walk could go on.
+	bad *Error
+	// text is how much may still be spelt out.
+	text     int
 	edns     bool
 	ednsSize int32
 }
@@ -166,13 +168,11 @@ func texts(data []byte) [][]byte {
 // nextName reads the name at pos and moves behind it; with keep false it is
 // not spelt out. With an error it returns what could be read.
 func (m *message) nextName(keep bool) ([]byte, *Error) {
-	buf := m.d.dns.name[:0]
-	buf, end, ok := readName(m.data, m.pos, buf, keep)
+	buf, end := m.name(m.pos, m.d.dns.name[:0], keep)
 	m.d.dns.name = buf
 	if end == 0 {
 		return buf, errDNSName
 	}
-	m.badName = m.badName || !ok
 	m.pos = end
 	return buf, nil
 }
@@ -180,10 +180,24 @@ func (m *message) nextName(keep bool) ([]byte, *Error) {
 // keptName reads a name inside a record's data into memory that lasts as long
 // as the record, and returns where it ends: 0 if it cannot be told.
 func (m *message) keptName(at int) ([]byte, int) {
-	arena := m.d.dns.arena
-	start := len(arena)
-	arena, end, ok := readName(m.data, at, arena, true)
+	start := len(m.d.dns.arena)
+	arena, end := m.name(at, m.d.dns.arena, true)
 	m.d.dns.arena = arena
-	m.badName = m.badName || !ok
 	return arena[start:len(arena):len(arena)], end
+}
+
+// name spells a name out behind buf, unless so much has been spelt out of the
+// message already that it must be a bomb: a few bytes of pointers for each long
+// name.
+func (m *message) name(at int, buf []byte, keep bool) ([]byte, int) {
+	start := len(buf)
+	if keep && m.text <= 0 {
+		keep, m.bad = false, errDNSBomb
+	}
+	buf, end, err := readName(m.data, at, buf, keep)
+	m.text -= len(buf) - start
+	if err != nil && m.bad == nil {
+		m.bad = err
+	}
+	return buf, end
 }

@@ -13,11 +13,14 @@ const (
 	LayerICMPv4
 	LayerICMPv6
 	LayerDNS
+	LayerARP
+	LayerFragment
+	LayerTunnel
 
 	numLayers
 )
 
-var layerNames = [numLayers]string{"link", "ipv4", "ipv6", "tcp", "udp", "icmpv4", "icmpv6", "dns"}
+var layerNames = [numLayers]string{"link", "ipv4", "ipv6", "tcp", "udp", "icmpv4", "icmpv6", "dns", "arp", "fragment", "tunnel"}
 
 // String is the layer's name, in lower case.
 func (l Layer) String() string {
@@ -59,7 +62,7 @@ func (e Errors) Of(l Layer) uint64 {
 var (
 	errLinkType    = &Error{LayerLink, "unsupported link type"}
 	errLinkShort   = &Error{LayerLink, "the header is cut short"}
-	errLinkTags    = &Error{LayerLink, "too many VLAN tags"}
+	errLinkLayers  = &Error{LayerLink, "too many encapsulations"}
 	errLinkVersion = &Error{LayerLink, "neither IPv4 nor IPv6"}
 
 	errIPv4Short   = &Error{LayerIPv4, "the header is cut short"}
@@ -82,8 +85,18 @@ var (
 	errICMPv4Short = &Error{LayerICMPv4, "the header is cut short"}
 	errICMPv6Short = &Error{LayerICMPv6, "the header is cut short"}
 
+	errNeighborShort  = &Error{LayerICMPv6, "a neighbour message is cut short"}
+	errNeighborOption = &Error{LayerICMPv6, "an option of neighbour discovery that cannot be"}
+
+	errARPShort      = &Error{LayerARP, "cut short"}
+	errFragment      = &Error{LayerFragment, "fragments that overlap or cannot be"}
+	errTunnelShort   = &Error{LayerTunnel, "the header is cut short"}
+	errTunnelNesting = &Error{LayerTunnel, "too many packets inside each other"}
+
 	errDNSShort   = &Error{LayerDNS, "the header is cut short"}
 	errDNSName    = &Error{LayerDNS, "a name that cannot be"}
 	errDNSRecord  = &Error{LayerDNS, "a record is cut short"}
 	errDNSRecords = &Error{LayerDNS, "too many records"}
+	errDNSBomb    = &Error{LayerDNS, "names of more text than a message can have"}
+	errDNSLong    = &Error{LayerDNS, "a name longer than 255 bytes"}
 )

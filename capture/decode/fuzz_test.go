@@ -27,7 +27,7 @@ func FuzzDecode(f *testing.F) {
 				t.Errorf("%s has a payload of %d bytes", name, size)
 			}
 		}
-		if set.Have != 0 && !set.Src.IsValid() {
+		if set.Have&^record.Of(record.TypeARP) != 0 && !set.Src.IsValid() {
 			t.Error("a record without an address")
 		}
 		if link == ethernet && err == nil {

@@ -74,29 +74,36 @@ func (d *Decoder) icmpv4(payload []byte, size int, set *record.Set) error {
 // type, code and checksum. What follows them, an echo's identifier too, is its
 // body.
 func (d *Decoder) icmpv6(payload []byte, size int, set *record.Set) error {
-	const header = 4
-	if len(payload) < header || size < header {
+	if len(payload) < icmpv6Header || size < icmpv6Header {
 		return d.fail(errICMPv6Short)
 	}
-	if !d.plan.icmp6 {
-		return nil
+	var err error
+	if d.plan.solicit && payload[0] == icmpv6Solicitation || d.plan.advert && payload[0] == icmpv6Advertisement {
+		err = d.neighbor(payload, size, set)
 	}
+	if d.plan.icmp6 {
+		d.fillICMPv6(payload, size, set)
+	}
+	return err
+}
+
+func (d *Decoder) fillICMPv6(payload []byte, size int, set *record.Set) {
 	r := &set.ICMPv6
 	set.Have |= record.Of(record.TypeICMPv6)
 	r.Timestamp = set.Time
 	r.Type, r.Code = int32(payload[0]), int32(payload[1])
 	r.TypeCode = int32(u16(payload))
 	r.Checksum = int32(u16(payload[2:]))
-	r.PayloadSize = int32(size - header)
+	r.PayloadSize = int32(size - icmpv6Header)
 	r.IsEchoRequest, r.IsEchoReply = r.Type == 128, r.Type == 129
 	r.IsRouterSolicitation, r.IsRouterAdvertisement = r.Type == 133, r.Type == 134
 	r.IsNeighborSolicitation, r.IsNeighborAdvertisement = r.Type == 135, r.Type == 136
 	r.IsRedirect = r.Type == 137
 	more := d.plan.icmp6More
 	if more == 0 {
-		return nil
+		return
 	}
-	data := payload[header:]
+	data := payload[icmpv6Header:]
 	d.addresses(more, set, &r.SrcIP, &r.DstIP)
 	if more&moreName != 0 {
 		r.TypeName = typeName(icmpv6Names[:], r.Type)
@@ -107,5 +114,4 @@ func (d *Decoder) icmpv6(payload []byte, size int, set *record.Set) error {
 	if more&moreEntropy != 0 {
 		r.PayloadEntropy = entropy(data)
 	}
-	return nil
 }

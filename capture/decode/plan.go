@@ -4,7 +4,7 @@ import "github.com/netcap-guard/netcap-guard/record"
 
 // more is what a rule asks of a record beyond the fields that cost a load: a
 // set of bits, one plan a record type.
-type more uint16
+type more uint32
 
 const (
 	moreSrc more = 1 << iota
@@ -22,11 +22,15 @@ const (
 	moreAuthorities
 	moreAdditionals
 	moreEDNS
+	moreMalformed
+	moreHardware
 )
 
 // plan is a record.Want in the form the hot path reads.
 type plan struct {
 	tcp, udp, ip4, ip6, icmp4, icmp6, dns                             bool
+	ether, arp, solicit, advert                                       bool
+	etherMore, arpMore, solicitMore, advertMore                       more
 	segment                                                           bool // some type comes out of TCP streams
 	tcpMore, udpMore, ip4More, ip6More, icmp4More, icmp6More, dnsMore more
 }
@@ -57,8 +61,13 @@ var costly = map[record.Type]map[string]more{
 		"Questions": moreQuestions, "QueryNameLength": moreQueryName, "SubdomainCount": moreQueryName,
 		"QueryNameEntropy": moreQueryName, "QueryNameTLD": moreQueryName, "Answers": moreAnswers,
 		"Authorities": moreAuthorities, "Additionals": moreAdditionals,
-		"EDNSPayloadSize": moreEDNS, "HasEDNS": moreEDNS,
+		"EDNSPayloadSize": moreEDNS, "HasEDNS": moreEDNS, "IsMalformed": moreMalformed,
 	},
+	record.TypeEthernet: {"SrcMAC": moreSrc, "DstMAC": moreDst, "PayloadEntropy": moreEntropy, "EthernetTypeName": moreName},
+	record.TypeARP: {"SrcHwAddress": moreHardware, "DstHwAddress": moreHardware, "SrcProtocolAddress": moreSrc,
+		"DstProtocolAddress": moreDst, "SrcIP": moreSrc, "DstIP": moreDst, "OperationName": moreName},
+	record.TypeICMPv6NeighborSolicitation:  {"SrcIP": moreSrc, "DstIP": moreDst, "TargetAddress": moreName, "Options": moreOptions},
+	record.TypeICMPv6NeighborAdvertisement: {"SrcIP": moreSrc, "DstIP": moreDst, "TargetAddress": moreName, "Options": moreOptions},
 }
 
 // compile makes the plan of a want.
@@ -80,10 +89,15 @@ func compile(w *record.Want) plan {
 	p.icmp4, p.icmp4More = fields(record.TypeICMPv4)
 	p.icmp6, p.icmp6More = fields(record.TypeICMPv6)
 	p.dns, p.dnsMore = fields(record.TypeDNS)
+	p.ether, p.etherMore = fields(record.TypeEthernet)
+	p.arp, p.arpMore = fields(record.TypeARP)
+	p.solicit, p.solicitMore = fields(record.TypeICMPv6NeighborSolicitation)
+	p.advert, p.advertMore = fields(record.TypeICMPv6NeighborAdvertisement)
 	return p
 }
 
 func (p *plan) needsAddrs() bool {
-	all := p.tcpMore | p.udpMore | p.ip4More | p.ip6More | p.icmp4More | p.icmp6More | p.dnsMore
-	return all&(moreSrc|moreDst) != 0
+	all := p.tcpMore | p.udpMore | p.ip4More | p.ip6More | p.icmp4More | p.icmp6More | p.dnsMore | p.arpMore |
+		p.solicitMore | p.advertMore
+	return all&(moreSrc|moreDst|moreName) != 0
 }

@@ -145,7 +145,6 @@ func (d *Decoder) udp(payload []byte, size int, set *record.Set) error {
 		return d.fail(errUDPShort)
 	}
 	length := int(u16(payload[4:]))
-	stated := length
 	switch {
 	case length == 0: // captured before the card cut it into datagrams, or a jumbogram
 		length = size
@@ -155,25 +154,39 @@ func (d *Decoder) udp(payload []byte, size int, set *record.Set) error {
 		length = size
 	}
 	data := payload[udpHeader:min(length, len(payload))]
-	if d.plan.udp {
-		r := &set.UDP
-		set.Have |= record.Of(record.TypeUDP)
-		r.Timestamp = set.Time
-		r.SrcPort, r.DstPort = int32(set.SrcPort), int32(set.DstPort)
-		r.Length, r.Checksum = int32(stated), int32(u16(payload[6:]))
-		r.PayloadSize = int32(length - udpHeader)
-		if more := d.plan.udpMore; more != 0 {
-			d.addresses(more, set, &r.SrcIP, &r.DstIP)
-			if more&morePayload != 0 {
-				r.Payload = data
-			}
-			if more&moreEntropy != 0 {
-				r.PayloadEntropy = entropy(data)
-			}
+	if d.decap && length > udpHeader {
+		depth := d.depth
+		if err := d.udpTunnel(data, length-udpHeader, set); d.depth != depth {
+			return err
 		}
+	}
+	if d.plan.udp {
+		d.fillUDP(payload, data, length, set)
 	}
 	if d.plan.dns && length > udpHeader && (set.SrcPort == dnsPort || set.DstPort == dnsPort) {
 		return d.dnsMessage(data, length-udpHeader, set)
 	}
 	return nil
+}
+
+// fillUDP fills the record: length is that of header and data together, as far
+// as it can be believed.
+func (d *Decoder) fillUDP(head, data []byte, length int, set *record.Set) {
+	r := &set.UDP
+	set.Have |= record.Of(record.TypeUDP)
+	r.Timestamp = set.Time
+	r.SrcPort, r.DstPort = int32(set.SrcPort), int32(set.DstPort)
+	r.Length, r.Checksum = int32(u16(head[4:])), int32(u16(head[6:]))
+	r.PayloadSize = int32(length - udpHeader)
+	more := d.plan.udpMore
+	if more == 0 {
+		return
+	}
+	d.addresses(more, set, &r.SrcIP, &r.DstIP)
+	if more&morePayload != 0 {
+		r.Payload = data
+	}
+	if more&moreEntropy != 0 {
+		r.PayloadEntropy = entropy(data)
+	}
 }

@@ -86,6 +86,7 @@ func (a *app) guardFlags(root *cobra.Command) {
 	f.StringArrayVar(&a.flags.Rules, "rules", nil, "rule file or folder `PATH` (repeatable; default "+guard.DefaultRulesDir+", else the built-in rules)")
 	f.IntVar(&a.flags.Workers, "workers", 0, "capture each interface with `N` threads (default 1)")
 	f.BoolVar(&a.flags.DryRun, "dry-run", false, "everything but the kernel; needs no privileges for it")
+	f.BoolVar(&a.flags.Decap, "decap", false, "look into tunnels live, too: GRE, IP in IP, VXLAN, Geneve (a replay always does); only where nobody can forge them: one UDP packet could have any address blocked")
 	f.BoolVar(&a.flags.Enforce, "enforce", false, "with -r: block for real")
 	f.StringSliceVar(&a.flags.Whitelist, "whitelist", nil, "address or `CIDR` that is never blocked (repeatable, comma list)")
 	f.StringVar(&a.flags.Events, "events", "", "write the JSON events also to `FILE` (reopened on SIGHUP)")
@@ -113,6 +114,7 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	override(set("iface"), &cfg.Interfaces, a.flags.Interfaces)
 	override(set("rules"), &cfg.Rules, a.flags.Rules)
 	override(set("workers"), &cfg.Workers, a.flags.Workers)
+	override(set("decap"), &cfg.Decap, a.flags.Decap)
 	override(set("dry-run"), &cfg.DryRun, a.flags.DryRun)
 	cfg.Whitelist = append(cfg.Whitelist, a.flags.Whitelist...)
 	cfg.Read, cfg.Enforce = a.flags.Read, a.flags.Enforce

@@ -17,6 +17,8 @@ func walls() []wall {
 		{"record", nil, "the vocabulary of detection is a leaf: decoders and the engine meet in it"},
 		{"capture", nil, "capture delivers bytes and knows no record"},
 		{"capture/yardstick", []string{"capture"}, "the yardstick writes capture files and judges nothing"},
+		{"capture/fragment", nil, "datagrams are put together of bytes and addresses, whatever is in them"},
+		{"capture/decode", []string{"record", "capture/fragment"}, "decoders turn bytes into records, whoever delivered the bytes"},
 		{"capture/...", []string{"record"}, "decoders turn bytes into records, whoever delivered the bytes"},
 		{"engine", []string{"record", "firewall", "backend"}, "the engine knows no kernel and no packet"},
 		{"firewall", []string{"backend", "internal/hostaddr", "backend/nft", "backend/iptables"},

@@ -49,6 +49,8 @@ type Config struct {
 	Output     string   `yaml:"output"`
 	Events     string   `yaml:"events"`
 	DryRun     bool     `yaml:"dry_run"`
+	// Decap takes tunnels off live, too: GRE, IP in IP, VXLAN, Geneve ...
+	Decap bool `yaml:"decap"`
 
 	// Families; both absent or both false = both.
 	IPv4 bool `yaml:"ipv4"`

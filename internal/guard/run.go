@@ -96,6 +96,7 @@ func Run(ctx context.Context, cfg Config, env Environment) (err error) {
 	})
 	r.engine.SetFirewallManager(r.manager)
 	r.shared = newShared(r.engine)
+	r.shared.decap = replay || cfg.Decap
 	if replay {
 		r.ready(rs, replay)
 		err = r.replay(ctx)

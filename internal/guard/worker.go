@@ -29,6 +29,8 @@ type shared struct {
 	// links says which copies of a packet another captured interface shows.
 	// It knows of none in a replay, where interfaces are numbers of the file's.
 	links atomic.Pointer[links.Table]
+	// decap: tunnels are taken off. Set before the first worker is made.
+	decap bool
 }
 
 func newShared(e *engine.Engine) *shared {
@@ -67,6 +69,7 @@ type worker struct {
 func newWorker(s *shared) *worker {
 	w := &worker{shared: s, want: s.want.Load(), eval: s.engine.NewWorker()}
 	w.dec = decode.New(*w.want)
+	w.dec.SetDecap(s.decap)
 	w.eval.SetFull(w.full)
 	return w
 }
@@ -76,7 +79,7 @@ func newWorker(s *shared) *worker {
 // stay out unless a rule reads them: alerts are kept and sent on.
 func (w *worker) full() *record.Set {
 	if w.all == nil || w.allFor != w.want {
-		w.all, w.allFor = decode.New(everyField(w.want)), w.want
+		w.all, w.allFor = decode.Again(w.dec, everyField(w.want)), w.want
 	}
 	w.shown = record.Set{Header: w.set.Header}
 	_ = w.all.Decode(uint32(w.current.Link), w.current.Data, w.current.Length, &w.shown) // counted before
@@ -120,7 +123,7 @@ func (w *worker) packet(p *capture.Packet, number uint64) {
 			return
 		}
 	}
-	if stacked.Underlay(w.set.Src, w.set.Dst, w.set.Proto, w.set.DstPort, p.Outgoing) {
+	if outer := w.dec.Outer(&w.set); stacked.Underlay(outer.Src, outer.Dst, outer.Proto, outer.Port, p.Outgoing) {
 		return
 	}
 	have := w.set.Have
