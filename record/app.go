@@ -1,7 +1,10 @@
 package record
 
 // SSH is one side of an SSH connection's beginning, oriented from sender to
-// receiver: DstPort 22 selects the client's record.
+// receiver: DstPort 22 selects the client's record. It is there as soon as the
+// identification line is; HASSH (of a server: hasshServer) and Algorithms, what
+// it is computed of, are known with the KEXINIT that follows: see LateFields.
+// Notes stays empty.
 type SSH struct {
 	Timestamp  int64
 	HASSH      string

@@ -2,7 +2,11 @@ package record
 
 // HTTP is one HTTP message: a request as soon as its headers are complete, or
 // (IsResponse) an answer, whose SrcIP is the server. URL is the request target
-// as sent, URLDecoded the same with its percent-encoding resolved.
+// as sent, URLDecoded the same with its percent-encoding resolved. Headers are
+// by their name as Go spells it: RequestHeader["User-Agent"]. Bodies are passed
+// over, so RequestBody and ResponseBody stay empty, as do the fields that need
+// them or more than one message: ContentTypeDetected, ResContentTypeDetected and
+// the times DoneAfter, FirstByteAfter, DNSDoneAfter, TLSDoneAfter; and Ja4h.
 type HTTP struct {
 	Timestamp                int64
 	Proto                    string

@@ -90,6 +90,8 @@ type Header struct {
 	// not forged; on packets without a stream's record it is filled where Want
 	// has Handshakes.
 	Stream, Confirmed bool
+	// Late: this is the second record of its subject, see LateFields.
+	Late bool
 	// Via is the trusted proxy that sent an HTTP request, whose client Src is
 	// then; the zero Addr without one. Nobody may be blocked for such a record:
 	// the packets are the proxy's.

@@ -1,7 +1,10 @@
 package record
 
-// TLSClientHello is a client's first TLS message, from a single packet. The
-// field OSCP is spelt as NETCAP spells it (it means OCSP).
+// TLSClientHello is a client's first TLS message. The field OSCP is spelt as
+// NETCAP spells it (it means OCSP). Version is what the message names (TLS 1.3
+// says 1.2 there), HandshakeVersion the highest that the client offers.
+// IsSuspiciousCipherOrder: the first cipher is a NULL, export, RC4, DES or 3DES
+// one. The link addresses stay empty.
 type TLSClientHello struct {
 	Timestamp               int64
 	Type                    int32
@@ -38,7 +41,8 @@ type TLSClientHello struct {
 	ExtensionCount          int32
 }
 
-// TLSServerHello is the server's answer to it.
+// TLSServerHello is the server's answer to it. SupportedVersion is the version
+// that was chosen. Ja4s and the link addresses stay empty.
 type TLSServerHello struct {
 	Timestamp                    int64
 	Version                      int32

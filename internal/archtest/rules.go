@@ -19,6 +19,8 @@ func walls() []wall {
 		{"capture/yardstick", []string{"capture"}, "the yardstick writes capture files and judges nothing"},
 		{"capture/fragment", nil, "datagrams are put together of bytes and addresses, whatever is in them"},
 		{"capture/decode", []string{"record", "capture/fragment"}, "decoders turn bytes into records, whoever delivered the bytes"},
+		{"capture/stream", []string{"record", "capture/stream/message"},
+			"connections know messages; what a message says is told from its bytes alone"},
 		{"capture/...", []string{"record"}, "decoders turn bytes into records, whoever delivered the bytes"},
 		{"engine", []string{"record", "firewall", "backend"}, "the engine knows no kernel and no packet"},
 		{"firewall", []string{"backend", "internal/hostaddr", "backend/nft", "backend/iptables"},

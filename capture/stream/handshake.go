@@ -1,0 +1,149 @@
+package stream
+
+import "github.com/netcap-guard/netcap-guard/record"
+
+// maxFirst is how far behind its SYN a client's first segment that is seen may
+// begin: the ACK before it may have come later, or never to the capture.
+const maxFirst = 1 << 20
+
+// follow looks at a segment's flags: how the handshake goes on, and whether
+// the connection ends. It reports whether the segment's data may be taken. It
+// may close the connection.
+func (t *Table) follow(i uint32, c *conn, dir int, seg *record.Segment) bool {
+	f := seg.Flags
+	switch {
+	case f&record.FlagRST != 0:
+		t.reset(i, c, dir, seg)
+		return false
+	case f&record.FlagSYN != 0 && f&record.FlagACK == 0:
+		t.syn(c, dir, seg)
+		return false
+	case f&record.FlagSYN != 0:
+		t.synACK(c, dir, seg)
+		return false
+	case f&record.FlagACK == 0:
+		return false
+	}
+	if c.hello == sentSYNACK && dir == int(c.client) {
+		if third(c, dir, seg) {
+			t.confirm(c, dir)
+		} else if !c.confirmed {
+			// The server gave a number that this segment does not know.
+			t.stats.invalid.Add(1)
+			return false
+		}
+	}
+	acknowledge(c, dir, seg.Ack)
+	if f&record.FlagFIN != 0 {
+		c.fins |= 1 << dir
+		if c.fins == 3 {
+			c.closed = true
+		}
+	}
+	return true
+}
+
+// syn begins a handshake. One in a connection that is being followed may be
+// forged: it counts only when the handshake that it begins is complete.
+func (t *Table) syn(c *conn, dir int, seg *record.Segment) {
+	if c.knows && int(c.client) == dir && c.isn[dir] == seg.Seq {
+		return // sent again
+	}
+	if c.confirmed && !c.closed {
+		c.hello, c.client, c.knows = sentSYN, uint8(dir), true
+		c.isn[dir] = seg.Seq
+		return
+	}
+	t.restart(c)
+	c.hello, c.client, c.knows = sentSYN, uint8(dir), true
+	c.isn[dir] = seg.Seq
+	c.half[dir].begin(seg.Seq + 1)
+}
+
+// synACK is the second step, if it answers the first.
+func (t *Table) synACK(c *conn, dir int, seg *record.Segment) {
+	client := 1 - dir
+	switch {
+	case c.hello == sentSYN && int(c.client) == client:
+		if seg.Ack != c.isn[client]+1 {
+			t.stats.invalid.Add(1)
+			return
+		}
+		c.hello, c.isn[dir] = sentSYNACK, seg.Seq
+		if !c.confirmed {
+			c.half[dir].begin(seg.Seq + 1)
+		}
+	case c.hello == sentSYNACK && int(c.client) == client && seg.Ack == c.isn[client]+1:
+		// Sent again, or a second answer. The later is taken: a forged first
+		// one must not keep the real one out.
+		c.isn[dir] = seg.Seq
+		if !c.confirmed {
+			t.dropState(c, dir)
+			c.half[dir].begin(seg.Seq + 1)
+		}
+	case !c.knows && !c.confirmed: // the capture lacks the SYN
+		t.restart(c)
+		c.client, c.knows = uint8(client), true
+		c.half[dir].begin(seg.Seq + 1)
+		c.half[client].begin(seg.Ack)
+	}
+}
+
+// third reports whether a client's segment proves that it got the server's
+// answer: it acknowledges what the server sent.
+func third(c *conn, dir int, seg *record.Segment) bool {
+	server := 1 - dir
+	sent := uint32(0) // by the server, of this connection
+	if h := &c.half[server]; !c.confirmed && h.begun {
+		sent = uint32(h.high)
+	}
+	return seg.Ack-(c.isn[server]+1) <= sent && seg.Seq-(c.isn[dir]+1) <= maxFirst
+}
+
+// confirm notes that the handshake is complete. Of a new connection with the
+// ports of an old one the old one is forgotten.
+func (t *Table) confirm(c *conn, dir int) {
+	if c.confirmed {
+		client, isn := c.client, c.isn
+		t.restart(c)
+		c.client, c.knows, c.isn = client, true, isn
+		c.half[dir].begin(isn[dir] + 1)
+		c.half[1-dir].begin(isn[1-dir] + 1)
+	}
+	c.hello, c.confirmed, c.closed, c.fins = noHello, true, false, 0
+	t.stats.confirmed.Add(1)
+}
+
+// restart forgets what was known of a connection but its name.
+func (t *Table) restart(c *conn) {
+	t.dropState(c, 0)
+	t.dropState(c, 1)
+	c.half = [2]half{}
+	c.confirmed, c.closed, c.knows, c.fins, c.hello, c.http = false, false, false, 0, noHello, pending{}
+}
+
+// reset ends a connection, if the segment names the byte that is to come: any
+// other may be forged to make us look away (RFC 5961, 3.2). What was being
+// opened is forgotten, all else stays known until the room is needed.
+func (t *Table) reset(i uint32, c *conn, dir int, seg *record.Segment) {
+	if c.hello != noHello && !c.confirmed {
+		if dir != int(c.client) && seg.Flags&record.FlagACK != 0 && seg.Ack == c.isn[c.client]+1 {
+			t.close(i)
+		}
+		return
+	}
+	if h := &c.half[dir]; h.begun && seg.Seq == h.base+uint32(h.next) {
+		c.closed = true
+	}
+}
+
+// acknowledge notes what the receiver of the other direction says it has.
+func acknowledge(c *conn, dir int, ack uint32) {
+	h := &c.half[1-dir]
+	if !h.begun {
+		return
+	}
+	if !h.acks || int32(ack-h.acked) > 0 {
+		h.acks, h.acked = true, ack
+	}
+}

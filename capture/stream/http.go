@@ -1,0 +1,168 @@
+package stream
+
+import (
+	"bytes"
+
+	"github.com/netcap-guard/netcap-guard/capture/stream/message"
+	"github.com/netcap-guard/netcap-guard/record"
+)
+
+const (
+	// maxHead bounds a message's head. Servers take 8 to 64 KiB; of a longer
+	// one the beginning is the record.
+	maxHead = 64 << 10
+	// maxLine bounds the line that says how long a chunk is, and a trailer.
+	maxLine = 4 << 10
+)
+
+// pending are the requests of a connection that were not answered yet, as far
+// as their method decides whether the answer has a body: two bits each, the
+// oldest lowest.
+type pending struct {
+	bits  uint64
+	count uint8
+}
+
+func (p *pending) push(m message.Method) {
+	if p.count < 32 {
+		p.bits |= uint64(m) << (2 * p.count)
+	}
+	if p.count < 255 {
+		p.count++
+	}
+}
+
+func (p *pending) pop() message.Method {
+	if p.count == 0 {
+		return message.OtherMethod
+	}
+	m := message.Method(p.bits & 3)
+	p.bits >>= 2
+	p.count--
+	return m
+}
+
+// http reads HTTP/1 messages (RFC 9112).
+func (t *Table) http(c *conn, dir int, data []byte) (int, bool) {
+	h := &c.half[dir]
+	switch h.step {
+	case inBody, inChunk:
+		k, ended := pass(h, data)
+		if ended {
+			if h.step == inChunk {
+				h.step = atChunk
+			} else {
+				h.step = atStart
+			}
+		}
+		return k, true
+	case atChunk, atTrailer:
+		return t.line(h, data)
+	case atStart, atPacket:
+	}
+	if k := len(data) - len(bytes.TrimLeft(data, "\r\n")); k > 0 {
+		return k, true
+	}
+	if k := first(data, false); k != httpProtocol && k != needMore {
+		h.mode = lost
+		return 0, true
+	}
+	end := message.HeadEnd(data, t.scanned)
+	if end < 0 {
+		if len(data) <= maxHead {
+			t.scanned = max(len(data)-3, 0)
+			return 0, false
+		}
+		t.head(c, dir, data)
+		lose(h)
+		return len(data), true
+	}
+	t.head(c, dir, data[:end])
+	return end, true
+}
+
+// head delivers a message's head and finds out what follows it.
+func (t *Table) head(c *conn, dir int, head []byte) {
+	h := &c.half[dir]
+	hdr := t.orient(c, dir)
+	f := t.parser.HTTP(head, hdr, &t.set.HTTP)
+	if !f.OK {
+		t.stats.malformed.Add(1)
+		h.mode = lost
+		return
+	}
+	r := &t.set.HTTP
+	if !r.IsResponse {
+		c.http.push(f.Method)
+		t.emit(record.TypeHTTP, head)
+		follow(h, &f)
+		return
+	}
+	method := message.OtherMethod
+	status := r.StatusCode
+	if status >= 200 || status == 101 {
+		method = c.http.pop()
+	}
+	t.emit(record.TypeHTTP, head)
+	switch {
+	case status == 101 || method == message.ConnectMethod && status/100 == 2:
+		// From here on they speak something else (RFC 9110, 7.8 and 9.3.6).
+		for d := range c.half {
+			if c.half[d].mode == asHTTP {
+				c.half[d].mode, c.half[d].step, c.half[d].tries = undecided, atStart, 0
+			}
+		}
+	case status/100 == 1, status == 204, status == 304, method == message.HeadMethod:
+	case f.Chunked, f.HasLength:
+		follow(h, &f)
+	default:
+		h.mode = passOver // until the connection closes
+	}
+}
+
+// follow sets a direction to what the head announced (RFC 9112, 6.3): chunks
+// win over a length.
+func follow(h *half, f *message.Framing) {
+	switch {
+	case f.Chunked:
+		h.step = atChunk
+	case f.Length > 0:
+		h.step, h.rest = inBody, f.Length
+	default:
+		h.step = atStart
+	}
+}
+
+// line reads a chunk's first line, or a trailer's lines up to the empty one.
+func (t *Table) line(h *half, data []byte) (int, bool) {
+	end := bytes.IndexByte(data, '\n')
+	if end < 0 {
+		if len(data) > maxLine {
+			h.mode = lost
+			return len(data), false
+		}
+		return 0, false
+	}
+	line := bytes.TrimRight(data[:end], "\r")
+	if h.step == atTrailer {
+		if len(line) == 0 {
+			h.step = atStart
+		}
+		return end + 1, true
+	}
+	if len(line) == 0 {
+		return end + 1, true // the end of the chunk before
+	}
+	size, ok := message.ChunkSize(line)
+	switch {
+	case !ok:
+		t.stats.malformed.Add(1)
+		h.mode = lost
+		return 0, true
+	case size == 0:
+		h.step = atTrailer
+	default:
+		h.step, h.rest = inChunk, size
+	}
+	return end + 1, true
+}

@@ -1,0 +1,135 @@
+package message
+
+import (
+	"bytes"
+)
+
+// Answer is how sure a look at first bytes can be.
+type Answer uint8
+
+// The answers.
+const (
+	No Answer = iota
+	Perhaps
+	Yes
+)
+
+// maxMethod bounds a method's name, maxFirstLine a request line while it is
+// not sure that it is one.
+const (
+	maxMethod    = 32
+	maxFirstLine = 64 << 10
+)
+
+// methods are the registered ones that are met, and those of WebDAV: what
+// begins with one of them and a blank is taken for a request before its line
+// is complete. It is read-only.
+var methods = map[string]Method{
+	"GET": OtherMethod, "POST": OtherMethod, "HEAD": HeadMethod, "PUT": OtherMethod, "DELETE": OtherMethod,
+	"CONNECT": ConnectMethod, "OPTIONS": OtherMethod, "TRACE": OtherMethod, "PATCH": OtherMethod,
+	"PROPFIND": OtherMethod, "PROPPATCH": OtherMethod, "MKCOL": OtherMethod, "COPY": OtherMethod, "MOVE": OtherMethod,
+	"LOCK": OtherMethod, "UNLOCK": OtherMethod, "REPORT": OtherMethod, "SEARCH": OtherMethod, "TRACK": OtherMethod,
+	"M-SEARCH": OtherMethod, "NOTIFY": OtherMethod, "SUBSCRIBE": OtherMethod, "UNSUBSCRIBE": OtherMethod,
+}
+
+// RequestLine tells whether data begins with the first line of an HTTP/1
+// request: a method, a target and HTTP/1.x, or GET and a target alone
+// (HTTP/0.9). Perhaps means that more bytes are needed to tell.
+func RequestLine(data []byte) Answer {
+	n := 0
+	for n < len(data) && n <= maxMethod && isMethod(data[n]) {
+		n++
+	}
+	switch {
+	case n == 0 || n > maxMethod:
+		return No
+	case n == len(data):
+		return Perhaps
+	case data[n] != ' ':
+		return No
+	}
+	end := bytes.IndexByte(data, '\n')
+	if end < 0 {
+		if len(data) > maxFirstLine {
+			return No
+		}
+		if _, known := methods[string(data[:n])]; known && (len(data) == n+1 || data[n+1] > ' ') {
+			return Yes
+		}
+		return Perhaps
+	}
+	line := bytes.TrimRight(data[:end], " \t\r")
+	if simple(line) {
+		return Yes
+	}
+	if at := bytes.LastIndexByte(line, ' '); at > n && isVersion(line[at+1:]) {
+		return Yes
+	}
+	return No
+}
+
+func isMethod(c byte) bool {
+	return c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_'
+}
+
+// isVersion reports whether b is HTTP/1.1 or the like. Servers are found that
+// take HTTP/01.1 and HTTP/1.10 too, so only version 2 is left out.
+func isVersion(b []byte) bool {
+	return len(b) > 5 && string(b[:5]) == "HTTP/" && b[5] >= '0' && b[5] <= '1'
+}
+
+// simple reports whether a line is a request of HTTP/0.9: GET and a target.
+func simple(line []byte) bool {
+	return len(line) > 5 && string(line[:5]) == "GET /" && bytes.IndexByte(line[4:], ' ') < 0
+}
+
+// HeadEnd returns where the head that begins data ends, behind the empty line;
+// -1 if it is not there yet. The first scanned bytes are known not to have it.
+// Lines end with CR LF or LF alone (RFC 9112, 2.2).
+func HeadEnd(data []byte, scanned int) int {
+	line := bytes.IndexByte(data, '\n')
+	if line < 0 {
+		return -1
+	}
+	if simple(bytes.TrimRight(data[:line], " \t\r")) {
+		return line + 1
+	}
+	// A line break is looked at again: what follows it may be new.
+	for at := max(line, scanned-2); ; {
+		i := bytes.IndexByte(data[at:], '\n')
+		if i < 0 {
+			return -1
+		}
+		at += i + 1
+		switch {
+		case at < len(data) && data[at] == '\n':
+			return at + 1
+		case at+1 < len(data) && data[at] == '\r' && data[at+1] == '\n':
+			return at + 2
+		}
+	}
+}
+
+// ChunkSize reads the first line of a chunk, without its line break: a size in
+// hexadecimal, maybe with extensions behind it (RFC 9112, 7.1).
+func ChunkSize(line []byte) (uint64, bool) {
+	var size uint64
+	for n, c := range line {
+		var digit byte
+		switch {
+		case c >= '0' && c <= '9':
+			digit = c - '0'
+		case c|0x20 >= 'a' && c|0x20 <= 'f':
+			digit = c | 0x20 - 'a' + 10
+		case c == ';' || c == ' ' || c == '\t':
+			return size, n > 0
+		default:
+			return 0, false
+		}
+		if size>>58 != 0 {
+			return 0, false
+		}
+		size = size<<4 | uint64(digit)
+	}
+	return size, len(line) > 0
+}

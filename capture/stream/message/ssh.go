@@ -1,0 +1,82 @@
+package message
+
+import (
+	"bytes"
+	"crypto/md5"
+	"encoding/hex"
+
+	"github.com/netcap-guard/netcap-guard/record"
+)
+
+// KEXINIT is the number of SSH's message that offers algorithms (RFC 4253,
+// 7.1).
+const KEXINIT = 20
+
+// SSH fills r from one side's identification line, with or without what stands
+// behind it, and from its KEXINIT packet, unencrypted and from its length on;
+// nil without one. It reports false for a packet that cannot be read.
+//
+// HASSH is the MD5 of the offered key exchange, encryption, authentication and
+// compression algorithms, of the direction in which the side sends
+// (github.com/salesforce/hassh: hassh of a client, hasshServer of a server);
+// Algorithms is what it is computed of.
+func (p *Parser) SSH(line, kexinit []byte, client bool, h *record.Header, r *record.SSH) bool {
+	*r = record.SSH{}
+	p.text = p.text[:0]
+	line, _ = splitSSH(line)
+	r.Timestamp = h.Time
+	r.Ident, r.IsClient = str(line), client
+	addresses(h, p.want.ssh.addrs, &r.SrcIP, &r.DstIP, &r.SrcPort, &r.DstPort)
+	if p.want.ssh.flow {
+		r.Flow = p.flow(h)
+	}
+	if kexinit == nil {
+		return true
+	}
+	lists, ok := nameLists(kexinit)
+	if !ok {
+		return false
+	}
+	pick := [4]int{0, 3, 5, 7} // RFC 4253, 7.1: server to client
+	if client {
+		pick = [4]int{0, 2, 4, 6}
+	}
+	r.Algorithms = p.put(func(b []byte) []byte {
+		for i, n := range pick {
+			if i > 0 {
+				b = append(b, ';')
+			}
+			b = append(b, lists[n]...)
+		}
+		return b
+	})
+	sum := md5.Sum([]byte(r.Algorithms))
+	r.HASSH = p.put(func(b []byte) []byte { return hex.AppendEncode(b, sum[:]) })
+	return true
+}
+
+// splitSSH parts the identification line from the packet behind it.
+func splitSSH(msg []byte) (line, packet []byte) {
+	line, packet, _ = bytes.Cut(msg, []byte("\n"))
+	return bytes.TrimRight(line, "\r"), packet
+}
+
+// nameLists reads the first eight name-lists of a KEXINIT packet.
+func nameLists(packet []byte) (lists [8][]byte, ok bool) {
+	const head = 4 + 1 + 1 + 16 // length, padding length, message number, cookie
+	if len(packet) < head || packet[5] != KEXINIT {
+		return lists, false
+	}
+	rest := packet[head:]
+	for i := range lists {
+		if len(rest) < 4 {
+			return lists, false
+		}
+		size := int(rest[0])<<24 | int(rest[1])<<16 | int(rest[2])<<8 | int(rest[3])
+		if rest = rest[4:]; size < 0 || size > len(rest) {
+			return lists, false
+		}
+		lists[i], rest = rest[:size], rest[size:]
+	}
+	return lists, true
+}

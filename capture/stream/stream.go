@@ -1,0 +1,240 @@
+// Package stream follows TCP connections and takes application messages out
+// of their bytes: HTTP/1 requests and responses, SSH identification lines and
+// key exchange offers, TLS hellos, DNS messages. A record leaves as soon as its
+// last byte is there, never when the connection closes.
+//
+// It is built for hostile input. The number of connections and the bytes kept
+// for them are bounded; where room is needed, what is worth least goes first:
+// connections whose handshake was not seen in full, then those that carry
+// nothing a rule asks for, then the others, each the longest silent first. So
+// a flood of half-open connections evicts half-open connections.
+//
+// Overlapping segments are taken as Linux takes them (net/ipv4/tcp_input.c,
+// tcp_data_queue_ofo): bytes already delivered stand; among segments that wait
+// for a gap to be filled the one that begins first gives the bytes that two
+// share, but a segment that covers another wholly replaces it, and one that
+// is covered wholly is dropped. As in Linux, data without the ACK flag and
+// resets that do not name the next byte (RFC 5961) count for nothing.
+//
+// What a receiver would refuse for another reason is taken all the same:
+// segments with a wrong checksum (cards compute it after the capture), with a
+// hop limit that does not reach the receiver, outside its window, or older than
+// its time stamps.
+package stream
+
+import (
+	"hash/maphash"
+
+	"github.com/netcap-guard/netcap-guard/capture/stream/message"
+	"github.com/netcap-guard/netcap-guard/record"
+)
+
+// Defaults of Config.
+const (
+	DefaultConnections   = 131_072
+	DefaultMemory        = 32 << 20
+	DefaultPerConnection = 256 << 10
+)
+
+// Config bounds a Table; the zero value of each field has the meaning its
+// comment gives.
+type Config struct {
+	// Connections is how many are followed at a time. Zero = 131,072; each
+	// takes 176 bytes, allocated as needed, and 8 in the index.
+	Connections int
+	// Memory is how many bytes are kept of all connections together: parts of
+	// messages, and segments that came before their turn. Zero = 32 MiB.
+	Memory int
+	// PerConnection is the same for one connection. Zero = 256 KiB.
+	PerConnection int
+	// DNS decodes a message that came over TCP, without its length, into
+	// set.DNS; set.Header is filled. Nil = DNS over TCP is passed over.
+	DNS func(msg []byte, set *record.Set) error
+}
+
+func (c Config) withDefaults() Config {
+	if c.Connections == 0 {
+		c.Connections = DefaultConnections
+	}
+	if c.Memory == 0 {
+		c.Memory = DefaultMemory
+	}
+	if c.PerConnection == 0 {
+		c.PerConnection = DefaultPerConnection
+	}
+	return c
+}
+
+// Sink takes the records.
+type Sink interface {
+	// Record is called from within Segment, once for every record. The set's
+	// header is oriented as the record is, from the sender to the receiver, and
+	// has the packet that completed it. The set and all that its records refer
+	// to, strings included, are good until Record returns.
+	Record(set *record.Set)
+}
+
+// Table is the connections that one goroutine follows. Its methods are that
+// goroutine's, Stats apart.
+type Table struct {
+	cfg  Config
+	sink Sink
+	want wanted
+
+	seed  uint64
+	index []uint32 // heads of chains by hash
+	slabs [][]conn
+	made  uint32 // connections ever allocated
+	free  uint32 // chain of those not in use
+
+	lists [numClasses]list // all connections, longest silent first
+	held  [numClasses]list // those with bytes kept
+	pool  pool
+	spare *state // chain of states not in use
+
+	parser message.Parser
+	set    record.Set
+	// For Full: the message whose record is being delivered.
+	kind record.Type
+	msg  []byte
+	full record.Set
+	// scratch holds a TLS message that several records share; scanned is how
+	// much of the bytes being read was looked at before.
+	scratch []byte
+	scanned int
+	ended   int // where in the bytes being read the hello of scratch ends
+
+	// The segment being taken.
+	packet *record.Header
+	dir    int // its direction
+
+	stats counters
+}
+
+// wanted is a record.Want in the form that the table reads.
+type wanted struct {
+	types               record.Mask
+	http, ssh, tls, dns bool
+	kex                 bool // some rule reads what a KEXINIT says
+	handshakes          bool
+}
+
+func (w *wanted) any() bool { return w.http || w.ssh || w.tls || w.dns }
+
+// New returns a Table that gives sink what want asks for.
+func New(want record.Want, sink Sink, cfg Config) *Table {
+	cfg = cfg.withDefaults()
+	t := &Table{cfg: cfg, sink: sink, seed: maphash.Bytes(maphash.MakeSeed(), nil)}
+	t.pool.limit = cfg.Memory
+	t.SetWant(want)
+	return t
+}
+
+// SetWant changes what is asked for. Connections that were passed over so far
+// stay so.
+func (t *Table) SetWant(want record.Want) {
+	has := func(types ...record.Type) bool { return want.Types&record.Of(types...) != 0 }
+	t.want = wanted{
+		types: want.Types,
+		http:  has(record.TypeHTTP), ssh: has(record.TypeSSH), dns: has(record.TypeDNS) && t.cfg.DNS != nil,
+		tls: has(record.TypeTLSClientHello, record.TypeTLSServerHello), handshakes: want.Handshakes,
+	}
+	for _, f := range record.LateFields(record.TypeSSH) {
+		t.want.kex = t.want.kex || t.want.ssh && want.Field(record.TypeSSH, f)
+	}
+	t.parser.SetWant(want)
+	t.set = record.Set{}
+	if t.index == nil && t.Active() {
+		size := 1
+		for size < 2*t.cfg.Connections {
+			size *= 2
+		}
+		t.index = make([]uint32, size)
+	}
+}
+
+// Active reports whether anything is asked for that a Table knows: if not,
+// Segment does nothing.
+func (t *Table) Active() bool { return t.want.any() || t.want.handshakes }
+
+// Segment takes the segment of set, if it has one, and gives the sink the
+// records that it completes. It sets set.Confirmed where the segment belongs
+// to a connection whose handshake was seen in full.
+//
+// A witness is a copy of a packet that counts elsewhere (what a router sends
+// on): its handshake is looked at, its data are not.
+//
+// Nothing is allocated for segments that come in order and whose messages do
+// not end between two of them; else from memory that is used again.
+func (t *Table) Segment(set *record.Set, witness bool) {
+	if !set.HasSegment || t.index == nil || !t.Active() {
+		return
+	}
+	seg := &set.Segment
+	k, dir := keyOf(&set.Header)
+	hash := t.hash(&k)
+	i := t.find(hash, &k)
+	if i == 0 {
+		if !t.opens(seg, witness) {
+			return
+		}
+		i = t.open(hash, &k)
+	}
+	c := t.at(i)
+	t.packet, t.dir = &set.Header, dir
+	t.touch(i, c, set.Time)
+	take := t.follow(i, c, dir, seg)
+	set.Confirmed = c.confirmed
+	if c.key != k {
+		return // it was closed
+	}
+	if !witness && take {
+		t.data(i, c, dir, seg)
+	}
+	t.settle(i, c)
+}
+
+// opens reports whether a segment of no known connection begins one: a SYN of
+// either side, and where records are asked for, data in the middle of a stream.
+func (t *Table) opens(seg *record.Segment, witness bool) bool {
+	switch {
+	case seg.Flags&record.FlagRST != 0:
+		return false
+	case seg.Flags&record.FlagSYN != 0:
+		return true
+	}
+	return seg.Size > 0 && !witness && seg.Flags&record.FlagACK != 0 && t.want.any()
+}
+
+// emit delivers the record in t.set; msg is what it was made of.
+func (t *Table) emit(kind record.Type, msg []byte) {
+	t.kind, t.msg = kind, msg
+	t.set.Have = record.Of(kind)
+	t.stats.records.Add(1)
+	t.sink.Record(&t.set)
+	t.kind, t.msg = record.NoType, nil
+}
+
+// orient fills the header of the record to come, which direction dir of c
+// sends.
+func (t *Table) orient(c *conn, dir int) *record.Header {
+	h := &t.set.Header
+	*h = *t.packet
+	if dir != t.dir {
+		h.Src, h.Dst, h.SrcPort, h.DstPort = h.Dst, h.Src, h.DstPort, h.SrcPort
+	}
+	h.Stream, h.Confirmed = true, c.confirmed
+	return h
+}
+
+// Full returns the record under delivery with every field filled, for who
+// shows it; nil outside Record and for DNS. The set is good until Record
+// returns.
+func (t *Table) Full() *record.Set {
+	if t.kind == record.NoType || t.msg == nil {
+		return nil
+	}
+	t.full = record.Set{Header: t.set.Header, Have: record.Of(t.kind)}
+	t.parser.Full(t.kind, t.msg, &t.set, &t.full)
+	return &t.full
+}
