@@ -15,9 +15,9 @@ type LiveConfig struct {
 	// SnapLen is how many bytes of a packet are kept; 0 means 262144. No more
 	// than a block of the ring is kept of any packet.
 	SnapLen int
-	// RingBytes is the size of the ring buffers in front of Next, all workers'
-	// together; 0 means 64 MiB. Where the kernel has no memory for it, it is
-	// halved until it has.
+	// RingBytes is the size of the ring buffer in front of Next, each worker's;
+	// 0 means 64 MiB for one worker, 32 MiB for each of several. Where the
+	// kernel has no memory for it, it is halved until it has.
 	RingBytes int
 	// Workers is how many sources OpenWorkers makes; 0 means 1.
 	Workers int
@@ -70,10 +70,10 @@ func (c LiveConfig) filled() LiveConfig {
 	if c.SnapLen <= 0 || c.SnapLen > defaultSnapLen {
 		c.SnapLen = defaultSnapLen
 	}
-	if c.RingBytes <= 0 {
-		c.RingBytes = defaultRing
-	}
 	c.Workers = min(max(c.Workers, 1), maxWorkers)
+	if c.RingBytes <= 0 {
+		c.RingBytes = defaultRing / min(c.Workers, 2)
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

@@ -97,7 +97,6 @@ func OpenWorkers(config LiveConfig) ([]LiveSource, error) {
 	if config.Workers > 1 {
 		group = newFanout()
 	}
-	config.RingBytes /= config.Workers
 	all := make([]LiveSource, 0, config.Workers)
 	for i := range config.Workers {
 		l, err := openOne(config, group, i == 0)

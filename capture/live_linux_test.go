@@ -67,12 +67,17 @@ func sendTagged(t testing.TB, iface, payload string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	blast(t, iface, buf.Bytes())
+}
+
+// blast sends frames as they are out of an Ethernet interface.
+func blast(t testing.TB, iface string, frames ...[]byte) {
+	t.Helper()
+	s, err := nstest.NewSender(iface)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = unix.Close(fd) }()
-	if err := unix.Sendto(fd, buf.Bytes(), 0, &unix.SockaddrLinklayer{Ifindex: index(t, iface)}); err != nil {
+	if err := errors.Join(s.Send(frames...), s.Close()); err != nil {
 		t.Fatal(err)
 	}
 }

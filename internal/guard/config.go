@@ -71,7 +71,8 @@ type Config struct {
 	Protect      Protect `yaml:"protect"`
 
 	// Workers is how many threads capture each interface; 0 = 1. RingSize is
-	// how many MiB of packets the kernel holds for an interface; 0 = 64.
+	// how many MiB of packets the kernel holds for each; 0 = 64, or 32 with
+	// several workers.
 	// Promiscuous captures frames that are addressed to others, too.
 	Workers     int  `yaml:"workers"`
 	RingSize    int  `yaml:"ring_size"`
