@@ -72,12 +72,12 @@ const (
 // constants are the patterns and prefixes of one expression, compiled when it
 // is loaded. They are only read afterwards.
 type constants struct {
-	patterns map[string]*regexp.Regexp
+	patterns map[string]*pattern
 	prefixes map[string]netip.Prefix
 }
 
 func newConstants() *constants {
-	return &constants{patterns: map[string]*regexp.Regexp{}, prefixes: map[string]netip.Prefix{}}
+	return &constants{patterns: map[string]*pattern{}, prefixes: map[string]netip.Prefix{}}
 }
 
 const (
@@ -86,10 +86,28 @@ const (
 	maxInstructions = 20_000
 )
 
+// pattern is a regular expression, and the literals of which one is in every
+// text that it matches; nil where there are none. Looking for them first costs
+// about a nanosecond a byte, the expression up to a hundred.
+type pattern struct {
+	*regexp.Regexp
+	needles *automaton
+}
+
+// matchText reports whether the pattern matches anywhere in s.
+func (p *pattern) matchText(s string) bool {
+	return (p.needles == nil || in(p.needles, s)) && p.MatchString(s)
+}
+
+// matchBytes is matchText for bytes; nil ones match nothing, as in expr.
+func (p *pattern) matchBytes(b []byte) bool {
+	return b != nil && (p.needles == nil || in(p.needles, b)) && p.Match(b)
+}
+
 // pattern compiles a regular expression (RE2), once.
-func (c *constants) pattern(s string) (*regexp.Regexp, error) {
-	if re := c.patterns[s]; re != nil {
-		return re, nil
+func (c *constants) pattern(s string) (*pattern, error) {
+	if p := c.patterns[s]; p != nil {
+		return p, nil
 	}
 	if len(s) > maxPattern {
 		return nil, fmt.Errorf("the pattern is longer than %d bytes", maxPattern)
@@ -106,8 +124,12 @@ func (c *constants) pattern(s string) (*regexp.Regexp, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bad pattern: %w", err)
 	}
-	c.patterns[s] = re
-	return re, nil
+	p := &pattern{Regexp: re}
+	if list := patternLiterals(s); list != nil {
+		p.needles = newAutomaton([][]string{list})
+	}
+	c.patterns[s] = p
+	return p, nil
 }
 
 // prefix parses an address or a prefix; an IPv4-mapped IPv6 one is IPv4.

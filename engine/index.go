@@ -52,7 +52,11 @@ type ruleRef struct {
 // (Questions[0] of an empty list), every rule of the table is a candidate: it
 // has to fail on its own.
 type table struct {
-	key     *key
+	key *key
+	// port, where it is not nil, has to be portIs for the table to be looked
+	// at: a hundred patterns on requests to one port are looked for only there.
+	port    *key
+	portIs  int64
 	rules   []ruleRef
 	numbers *numbers
 	ranges  *ranges
@@ -117,6 +121,9 @@ func (x *index) collect(e *env, c *candidates) bool {
 
 // look adds the candidates of one table.
 func (t *table) look(e *env, c *candidates) {
+	if t.port != nil && int64(t.port.value.i(e)) != t.portIs {
+		return
+	}
 	v := &t.key.value
 	if t.nets != nil {
 		t.nets.find(v.header(e).Unmap().WithZone(""), c)

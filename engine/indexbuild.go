@@ -2,6 +2,7 @@ package engine
 
 import (
 	"slices"
+	"strconv"
 
 	"github.com/netcap-guard/netcap-guard/record"
 )
@@ -12,25 +13,39 @@ type builder struct {
 	gates  []*key
 	tables map[string]*draft
 	order  []string // of the tables
+	// crowd counts the cases that ask for one value of a key.
+	crowd map[string]int
 }
+
+// maxCrowd is how many rules may stand behind one number before literals are
+// to tell them apart.
+const maxCrowd = 4
 
 // draft is a table while rules are put into it.
 type draft struct {
-	key      *key
-	numbers  map[int64][]ruleRef
-	spans    []span
-	texts    map[string][]ruleRef
-	nets     *nets
-	literals [][]string // of rules[i]
-	owners   []ruleRef
-	rules    []ruleRef
+	key, port *key
+	portIs    int64
+	numbers   map[int64][]ruleRef
+	spans     []span
+	texts     map[string][]ruleRef
+	nets      *nets
+	literals  [][]string // of rules[i]
+	owners    []ruleRef
+	rules     []ruleRef
 }
 
 // newIndex makes the index of the rules of one record type.
 func newIndex(list []evaluator) *index {
-	b := &builder{index: &index{words: (len(list) + 63) / 64}, gates: gatesOf(list), tables: map[string]*draft{}}
+	b := &builder{index: &index{words: (len(list) + 63) / 64}, gates: gatesOf(list), tables: map[string]*draft{}, crowd: map[string]int{}}
 	for _, k := range b.gates {
 		b.index.gates = append(b.index.gates, k.value.offset)
+	}
+	for i := range list {
+		for _, c := range list[i].when.cases {
+			if best := cheapest(c); best >= 0 {
+				b.crowd[value1(c[best])]++
+			}
+		}
 	}
 	for i := range list {
 		for _, c := range list[i].when.cases {
@@ -50,15 +65,39 @@ func newIndex(list []evaluator) *index {
 // add makes one case of a rule's conditions findable.
 func (b *builder) add(rule int32, c []atom) {
 	e := ruleRef{rule, classesOf(c, b.gates)}
+	best := cheapest(c)
+	if best < 0 {
+		b.unconditional(e)
+		return
+	}
+	at, port := c[best], (*atom)(nil)
+	if name := value1(at); name != "" && b.crowd[name] > maxCrowd {
+		if i := slices.IndexFunc(c, func(a atom) bool { return a.Op == record.ContainsAny }); i >= 0 {
+			at, port = c[i], &c[best]
+		}
+	}
+	if !b.put(at, port, e) {
+		b.unconditional(e)
+	}
+}
+
+// cheapest is the atom of a case by which it is found, -1 if there is none.
+func cheapest(c []atom) int {
 	best := -1
 	for i, a := range c {
 		if usable(a) && (best < 0 || price(a) < price(c[best])) {
 			best = i
 		}
 	}
-	if best < 0 || !b.put(c[best], e) {
-		b.unconditional(e)
+	return best
+}
+
+// value1 names the one number that an atom on a field of the record asks for.
+func value1(a atom) string {
+	if a.Op != record.OneOf || len(a.Values) != 1 || !a.key.value.top {
+		return ""
 	}
+	return a.key.name + "=" + strconv.FormatInt(a.Values[0], 10)
 }
 
 // unconditional makes a rule a candidate wherever its class fits.
@@ -105,16 +144,23 @@ func width(low, high int64) int {
 	return n
 }
 
-// put enters a case under one of its atoms.
-func (b *builder) put(a atom, e ruleRef) bool {
-	d := b.tables[a.key.name]
+// put enters a case under one of its atoms, or under that and a port.
+func (b *builder) put(a atom, port *atom, e ruleRef) bool {
+	name := a.key.name
+	if port != nil {
+		name += " at " + value1(*port)
+	}
+	d := b.tables[name]
 	if d == nil {
 		if len(b.tables) == maxTables {
 			return false
 		}
 		d = &draft{key: a.key, numbers: map[int64][]ruleRef{}, texts: map[string][]ruleRef{}}
-		b.tables[a.key.name] = d
-		b.order = append(b.order, a.key.name)
+		if port != nil {
+			d.port, d.portIs = port.key, port.Values[0]
+		}
+		b.tables[name] = d
+		b.order = append(b.order, name)
 	}
 	switch a.Op {
 	case record.OneOf:
@@ -145,7 +191,7 @@ func (b *builder) put(a atom, e ruleRef) bool {
 
 // finish makes a table of a draft. What does not fit into one is always run.
 func (b *builder) finish(d *draft) {
-	t := table{key: d.key, rules: d.rules, nets: d.nets}
+	t := table{key: d.key, port: d.port, portIs: d.portIs, rules: d.rules, nets: d.nets}
 	if len(d.numbers) > 0 {
 		t.numbers = newNumbers(d.numbers)
 	}

@@ -3,7 +3,6 @@ package engine
 import (
 	"math"
 	"reflect"
-	"regexp"
 	"strings"
 
 	"github.com/expr-lang/expr/ast"
@@ -218,25 +217,22 @@ func (l *lowerer) matchesOperator(n *ast.BinaryNode) (value, error) {
 	if !ok {
 		return value{}, cannot("a pattern that is no constant")
 	}
-	re, err := l.consts.pattern(pattern)
+	p, err := l.consts.pattern(pattern)
 	if err != nil {
 		return value{}, err
 	}
-	return l.matchText(x, re)
+	return l.matchText(x, p)
 }
 
-// matchText matches a text, or bytes (nil bytes match nothing, as in expr).
-func (l *lowerer) matchText(x value, re *regexp.Regexp) (value, error) {
+// matchText matches a text, or bytes.
+func (l *lowerer) matchText(x value, p *pattern) (value, error) {
 	switch x.class {
 	case isText:
 		s := l.text(x)
-		return boolValue(func(e *env) bool { return re.MatchString(s(e)) })
+		return boolValue(func(e *env) bool { return p.matchText(s(e)) })
 	case isBytes:
 		y := x.y
-		return boolValue(func(e *env) bool {
-			b := y(e)
-			return b != nil && re.Match(b)
-		})
+		return boolValue(func(e *env) bool { return p.matchBytes(y(e)) })
 	}
 	return value{}, cannot("a pattern on what is no text")
 }

@@ -72,7 +72,7 @@ func BenchmarkReplay(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-func writeFile(b *testing.B, path string, packets int) {
+func writeFile(b testing.TB, path string, packets int) {
 	b.Helper()
 	f, err := os.Create(path)
 	if err != nil {
