@@ -42,8 +42,10 @@ const (
 	// maxJump bounds how far the byte to come is moved at once: sequence
 	// numbers must stay comparable.
 	maxJump = 1 << 30
-	dnsPort = 53
-	sshPort = 22
+	// maxBlank bounds the line breaks before a first request.
+	maxBlank = 16
+	dnsPort  = 53
+	sshPort  = 22
 )
 
 // read takes messages out of data, the next bytes of a direction, and returns
@@ -167,12 +169,14 @@ func first(data []byte, beginning bool) protocol {
 			return needMore
 		}
 		return httpProtocol
-	case beginning && len(data) <= 2 && (data[0] == '\r' || data[0] == '\n'):
-		return needMore
 	}
 	if data[0] == '\r' || data[0] == '\n' {
 		// An empty line before a request is to be ignored (RFC 9112, 2.2).
+		blank := len(data)
 		if data = bytes.TrimLeft(data, "\r\n"); len(data) == 0 {
+			if beginning && blank <= maxBlank {
+				return needMore
+			}
 			return noProtocol
 		}
 	}
