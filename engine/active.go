@@ -2,6 +2,7 @@ package engine
 
 import (
 	"reflect"
+	"slices"
 	"sync/atomic"
 
 	"github.com/netcap-guard/netcap-guard/record"
@@ -25,6 +26,10 @@ type evaluator struct {
 	state *ruleState
 	// distinct reads the value of distinct_field, nil without one.
 	distinct func(*env) uint64
+	proof    proof
+	// late: the rule reads fields that only the second record of its subject
+	// has (record.LateFields).
+	late bool
 }
 
 // ruleState is what outlives a reload that leaves the rule as it is.
@@ -54,7 +59,8 @@ func (e *Engine) activate(rs *RuleSet, before *active) *active {
 			if !m.record.Served() {
 				continue
 			}
-			ev := evaluator{matcher: m, rule: r, state: state}
+			ev := evaluator{matcher: m, rule: r, state: state, proof: e.proofOf(r),
+				late: record.Late(m.record, slices.Concat(m.names, []string{r.DistinctField})...)}
 			if r.DistinctField != "" {
 				ev.distinct = distinctReader(m.record, r.DistinctField, e.tracker)
 			}

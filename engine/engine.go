@@ -40,6 +40,10 @@ type Config struct {
 	// Backend is what enforces the actions: what it cannot express is a
 	// mistake in rules that Reload reads. Empty = not settled (see LoadFor).
 	Backend string
+	// Forgeable (live): anybody can send packets in anybody's name, so a record
+	// of a TCP stream whose handshake was not seen in full counts for no rule
+	// that blocks, rejects or limits, unless the rule says confirmed: false.
+	Forgeable bool
 	// Lossless (replay) delivers alerts and runs actions within Evaluate, in
 	// order: nothing waits in a queue and nothing is dropped.
 	Lossless bool

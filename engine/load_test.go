@@ -208,7 +208,7 @@ func TestWarnings(t *testing.T) {
 		{"escalation", "type: TCP, expression: SYN, threshold: 5, actions: [{type: iptables_block, config: {escalation: [10m, 1h]}}]", ""},
 		{"steps that do not grow", "type: TCP, expression: SYN, threshold: 5, actions: [{type: iptables_block, config: {escalation: [10m, 0, 1h]}}]", "do not grow"},
 		{"escalation and duration", "type: TCP, expression: SYN, threshold: 5, actions: [{type: iptables_block, config: {duration: 1h, escalation: [10m]}}]", "duration does nothing"},
-		{"confirmed", "type: TCP, expression: SYN, confirmed: true", "not yet served: confirmed: true"},
+		{"confirmed", "type: TCP, expression: PSH, confirmed: true", ""},
 		{"not confirmed", "type: TCP, expression: SYN, confirmed: false", "confirmed: false lets forged packets"},
 		{"both thresholds", "type: TCP, expression: SYN, threshold: 3, distinct_field: DstPort, distinct_threshold: 3", "not yet served: threshold and distinct_threshold"},
 		{"kernel log", "type: TCP, expression: SYN, actions: [{type: iptables_log, config: {kernel: true, duration: 1h}}]", ""},
@@ -234,7 +234,7 @@ func TestUnservedDoesNotRun(t *testing.T) {
 - {name: runs, type: TCP, expression: SYN}
 - {name: disabled, type: TCP, expression: SYN, enabled: false}
 - {name: later, type: HTTP, expression: StatusCode == 1}
-- {name: option, type: TCP, expression: SYN, confirmed: true}
+- {name: option, type: TCP, expression: SYN, sequence: {after: runs, within: 60}}
 - {name: alias, type: TLS, expression: Version == 1}
 `)
 	var runs []string

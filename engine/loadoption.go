@@ -77,8 +77,9 @@ func (b *ruleReader) options() {
 	b.distinct()
 	if e, ok := b.fields["confirmed"]; ok {
 		if v, ok := b.boolean(e); ok && v {
-			b.unserved(e.key, "confirmed: true")
+			b.rule.Confirmed = ConfirmedAlways
 		} else if ok {
+			b.rule.Confirmed = ConfirmedNever
 			b.warnAt(e.key, "", "confirmed: false lets forged packets of a stream that never was lead to blocks")
 		}
 	}

@@ -142,9 +142,12 @@ type Rule struct {
 	// field, instead of matches.
 	DistinctField     string
 	DistinctThreshold int
-	Tags, MITRE       []string
-	Actions           []Action
-	Enabled           bool
+	// Confirmed says for which packets and records a full TCP handshake must
+	// have been seen.
+	Confirmed   Confirmed
+	Tags, MITRE []string
+	Actions     []Action
+	Enabled     bool
 	// File and Line say where the rule stands.
 	File string
 	Line int
@@ -221,9 +224,9 @@ func (r *Rule) Conditions(t record.Type) record.Conditions {
 // signature is equal for two rules that mean the same, wherever they stand:
 // what a reload compares.
 func (r *Rule) signature() string {
-	return fmt.Sprintf("%q %q %v %q %v %d %v %v %q %d %q %q %+v %v", r.Name, r.Description, r.Types,
+	return fmt.Sprintf("%q %q %v %q %v %d %v %v %q %d %v %q %q %+v %v", r.Name, r.Description, r.Types,
 		r.Expression, r.Severity, r.Threshold, r.Window, r.TrackBy, r.DistinctField, r.DistinctThreshold,
-		r.Tags, r.MITRE, r.Actions, r.Enabled)
+		r.Confirmed, r.Tags, r.MITRE, r.Actions, r.Enabled)
 }
 
 // RuleSet is what Load made of the sources: immutable, and safe for use by
@@ -246,6 +249,7 @@ func (s *RuleSet) want(vm bool) record.Want {
 		if !r.Runs() {
 			continue
 		}
+		w.Handshakes = w.Handshakes || r.Confirmed == ConfirmedAlways
 		for _, m := range r.matchers {
 			if !m.record.Served() {
 				continue

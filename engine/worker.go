@@ -71,6 +71,9 @@ func (w *Worker) Evaluate(set *record.Set) {
 // evaluate lets one rule have a look at the record. An evaluation error is no
 // match, and counted.
 func (w *Worker) evaluate(ev *evaluator, set *record.Set) {
+	if !ev.admits(&set.Header) {
+		return
+	}
 	if ev.native == nil || w.engine.cfg.Evaluation == EvaluateVM {
 		switch ok, err := w.vm.run(ev.program, set.Record(ev.record)); {
 		case err != nil:
