@@ -1,0 +1,110 @@
+package firewall
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/netcap-guard/netcap-guard/backend"
+)
+
+// Dropped is how many packets the kernel stopped, by action and family; nil
+// where the backend does not count them (a dry run). It asks the kernel.
+func (m *Manager) Dropped(ctx context.Context) ([]backend.Drops, error) {
+	d, ok := m.backend.(backend.Dropper)
+	if !ok {
+		return nil, nil
+	}
+	if err := m.kernel.LockContext(ctx); err != nil {
+		return nil, err
+	}
+	defer m.kernel.Unlock()
+	if m.closed {
+		return nil, ErrClosed
+	}
+	drops, err := d.Dropped(ctx)
+	if err != nil {
+		m.count(&m.stats.errors)
+	}
+	return drops, err
+}
+
+// LogRules returns the kernel log rules that a packet from src to dst meets,
+// those of the source first, of each side the longest prefix first. It never
+// waits for the kernel.
+func (m *Manager) LogRules(src, dst netip.Addr) []BlockInfo {
+	now := m.now()
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var out []BlockInfo
+	for _, side := range []struct {
+		target backend.Target
+		addr   netip.Addr
+	}{{backend.Source, src}, {backend.Destination, dst}} {
+		addr := side.addr.Unmap().WithZone("")
+		if !addr.IsValid() {
+			continue
+		}
+		for bits := addr.BitLen(); bits >= 0; bits-- {
+			k := backend.Key{Prefix: netip.PrefixFrom(addr, bits).Masked(), Target: side.target, Log: true}
+			if e := m.idx.get(k); e != nil && !e.Expired(now) {
+				out = append(out, e.info())
+			}
+		}
+	}
+	return out
+}
+
+// Escalation is what is remembered of one prefix and target.
+type Escalation struct {
+	Prefix netip.Prefix
+	Target backend.Target
+	// Blocks are the times at which it was blocked by requests with an
+	// escalation, the oldest first; the slice is the caller's.
+	Blocks []time.Time
+}
+
+// Escalated returns what the escalation remembers of the prefixes that contain
+// all of p, the longest first; nothing where it remembers nothing. It never
+// waits for the kernel.
+func (m *Manager) Escalated(p netip.Prefix) []Escalation {
+	p, err := backend.Canonical(p)
+	if err != nil {
+		return nil
+	}
+	horizon := m.now().Add(-m.escalated.horizon()).Unix()
+	var out []Escalation
+	for bits := p.Bits(); bits >= 0; bits-- {
+		for _, target := range []backend.Target{backend.Source, backend.Destination} {
+			w := whom{netip.PrefixFrom(p.Addr(), bits).Masked(), target}
+			if times := m.escalated.times(w, horizon); len(times) > 0 {
+				out = append(out, Escalation{w.Prefix, w.Target, times})
+			}
+		}
+	}
+	return out
+}
+
+// horizon is how long a block is remembered.
+func (t *escalations) horizon() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.memory
+}
+
+// times are the blocks of w that were made after a moment.
+func (t *escalations) times(w whom, after int64) []time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r := t.records[w]
+	if r == nil {
+		return nil
+	}
+	var out []time.Time
+	for _, at := range r.times {
+		if at > after {
+			out = append(out, time.Unix(at, 0))
+		}
+	}
+	return out
+}
