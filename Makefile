@@ -65,6 +65,12 @@ bench-replay: build
 	@$(SUDO) .ci/tools tcpdump
 	go test -run '^$$' -bench '^BenchmarkReplay$$' -benchtime 1x ./capture/yardstick
 
+# One block and 100,000, from the Manager's call to the kernel, in turns with
+# nft, ipset and iptables doing the same.
+bench-block: need-root
+	@.ci/tools nft iptables ipset
+	go test -run '^$$' -bench '^BenchmarkPeers(One|Bulk)$$' -benchtime 1x -timeout 20m ./firewall
+
 # What a forwarded packet costs beside 100,000 blocks, in turns with no rules,
 # an ipset and the chain of iptables.
 bench-packetpath: need-root

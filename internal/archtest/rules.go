@@ -77,7 +77,7 @@ type dependency struct {
 func dependencies() []dependency {
 	doors := "one door to each kernel interface"
 	return []dependency{
-		{"github.com/coreos/go-iptables", []string{"backend/iptables"}, doors},
+		{"github.com/coreos/go-iptables", []string{"backend/iptables", "test"}, doors},
 		{"github.com/google/nftables", []string{"backend/nft"}, doors},
 		{"github.com/mdlayher/netlink", []string{"backend/nft", "internal/hostaddr", "internal/links", "internal/nflog", "internal/conntrack"}, doors},
 		{"github.com/mdlayher/socket", []string{"backend/nft", "internal/hostaddr", "internal/links", "internal/nflog", "internal/conntrack"}, doors},
