@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"testing"
 	"unicode/utf8"
 
@@ -32,6 +31,7 @@ func count(t testing.TB, path string) (truth, error) {
 		pkt capture.Packet
 		dec = decode.New(everything())
 	)
+	dec.SetDecap(true)
 	for {
 		if err := src.Next(&pkt); errors.Is(err, io.EOF) {
 			return n, nil
@@ -89,9 +89,23 @@ func manifest(t testing.TB, dir string) map[string]truth {
 	return all
 }
 
+// lenient are the captures of which the manifest counts less than is there, and
+// why.
+func lenient() map[string]struct {
+	truth
+	why string
+} {
+	return map[string]struct {
+		truth
+		why string
+	}{
+		"dns-tunnel/elisaUD-cloud-IncidentesCibe__dnscat2.pcap": {truth{longDNS: 23},
+			"eight queries have a name of 264 bytes, which tshark refuses and a resolver may not: they are decoded and marked"},
+	}
+}
+
 // TestCaptures reads every real capture there is: nothing panics or hangs, and
-// outside the folders of broken, tunnelled and HTTP captures the records agree
-// with what another dissector counted.
+// the records agree with what another dissector counted.
 func TestCaptures(t *testing.T) {
 	dir := os.Getenv("NETCAP_GUARD_CAPTURES")
 	if dir == "" {
@@ -101,24 +115,18 @@ func TestCaptures(t *testing.T) {
 	if len(all) == 0 {
 		t.Fatal("the manifest is empty")
 	}
-	compared, wrong := 0, 0
 	for name, want := range all {
 		got, err := count(t, filepath.Join(dir, name))
 		if err != nil && !errors.Is(err, capture.ErrTruncated) && !errors.Is(err, capture.ErrFormat) && !errors.Is(err, capture.ErrLinkType) {
 			t.Errorf("%s: %v", name, err)
 		}
-		folder, _, _ := strings.Cut(filepath.ToSlash(name), "/")
-		if folder == "malformed" || folder == "encapsulated" || folder == "sqli-http" {
-			continue
+		if other, ok := lenient()[filepath.ToSlash(name)]; ok {
+			t.Logf("%s: %+v, manifest %+v: %s", name, other.truth, want, other.why)
+			want = other.truth
 		}
-		compared++
 		if got != want {
-			wrong++
-			t.Logf("%s: %+v, manifest %+v (%v)", name, got, want, err)
+			t.Errorf("%s: %+v, manifest %+v (%v)", name, got, want, err)
 		}
 	}
-	t.Logf("%d of %d captures agree", compared-wrong, compared)
-	if wrong*100 > compared {
-		t.Errorf("%d of %d captures disagree with the manifest", wrong, compared)
-	}
+	t.Logf("%d captures", len(all))
 }

@@ -75,6 +75,9 @@ func (d *Decoder) gre(data []byte, wire int, set *record.Set) error {
 			return nil
 		}
 	}
+	if proto < etherLeast { // a keepalive
+		return nil
+	}
 	return d.network(proto, data, wire, set)
 }
 
@@ -129,6 +132,7 @@ const (
 	portTeredo    = 3544
 	portVXLAN     = 4789
 	portVXLANGPE  = 4790
+	portAYIYA     = 5072
 	portGeneve    = 6081
 	portVXLANOld  = 8472 // Linux before IANA had a number
 	vxlanHeader   = 8
@@ -149,7 +153,7 @@ const (
 func (d *Decoder) udpTunnel(data []byte, wire int, set *record.Set) error {
 	switch set.DstPort {
 	case portVXLAN, portVXLANOld:
-		if len(data) >= vxlanHeader && data[0]&flagVXLAN != 0 && data[7] == 0 {
+		if len(data) >= vxlanHeader && data[0]&flagVXLAN != 0 { // all else is reserved, and to be ignored
 			return d.ethernet(data[vxlanHeader:], wire-vxlanHeader, set)
 		}
 	case portVXLANGPE:
@@ -159,10 +163,27 @@ func (d *Decoder) udpTunnel(data []byte, wire int, set *record.Set) error {
 	case portGTP:
 		return d.gtp(data, wire, set)
 	}
-	if set.DstPort == portTeredo || set.SrcPort == portTeredo {
+	switch {
+	case set.DstPort == portTeredo || set.SrcPort == portTeredo:
 		return d.teredo(data, wire, set)
+	case set.DstPort == portAYIYA || set.SrcPort == portAYIYA:
+		return d.ayiya(data, wire, set)
 	}
 	return nil
+}
+
+// ayiya reads IPv6 in UDP (draft-massar-v6ops-ayiya): who it is and the
+// signature have lengths of their own, operation 1 forwards a packet.
+func (d *Decoder) ayiya(data []byte, wire int, set *record.Set) error {
+	const fixed, forward = 8, 1
+	if len(data) < fixed || data[2]&0x0f != forward || data[3] != protoIPv6 {
+		return nil
+	}
+	size := fixed + 1<<(data[0]>>4) + int(data[1]>>4)*4
+	if size > len(data) {
+		return d.fail(errTunnelShort)
+	}
+	return d.ipv6(data[size:], wire-size, set)
 }
 
 // vxlanGPE reads draft-ietf-nvo3-vxlan-gpe: the last byte of the first word

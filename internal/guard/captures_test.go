@@ -11,7 +11,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -31,6 +30,18 @@ func expectations() map[string]string {
 	}
 }
 
+// deviations are the cells in which the guard rightly finds something else than
+// the manifest says, and why.
+func deviations() map[[2]string]deviation {
+	sorted := "at packet 9866 the capture's clock steps back 44.6 s, and the manifest has sorted the packets by time"
+	return map[[2]string]deviation{
+		{"other-attacks/markofu-pcaps__ftp-crack.pcap", "expect_portscan"}: {"10.234.125.254=358@664", sorted},
+		{"other-attacks/markofu-pcaps__ftp-crack.pcap", "expect_synflood"}: {"10.234.125.254=192@9990", sorted},
+	}
+}
+
+type deviation struct{ want, why string }
+
 // TestCaptures replays every real capture with the page's rules: the first
 // alert of each (rule, source) must fall on the very packet that the manifest
 // names, and no rule may fire where it says that none does.
@@ -41,23 +52,25 @@ func TestCaptures(t *testing.T) {
 	}
 	cells, wrong, captures := 0, 0, 0
 	for _, row := range manifest(t, dir) {
-		if slices.Contains([]string{"malformed", "encapsulated", "sqli-http"}, row["category"]) {
-			continue
-		}
 		captures++
-		got := firstAlerts(t, filepath.Join(dir, row["category"], row["file"]))
+		name := row["category"] + "/" + row["file"]
+		got := firstAlerts(t, filepath.Join(dir, filepath.FromSlash(name)))
 		for column, rule := range expectations() {
 			cells++
-			if want := row[column]; !sameAlerts(want, got[rule]) {
+			want := row[column]
+			if d, ok := deviations()[[2]string{name, column}]; ok {
+				t.Logf("%s: %s fires for %s, the manifest says %s: %s", name, rule, d.want, want, d.why)
+				want = d.want
+			}
+			if !sameAlerts(want, got[rule]) {
 				wrong++
-				t.Logf("%s/%s (%s): %s fired for %v, the manifest says %s", row["category"], row["file"], row["link_type"], rule, got[rule], want)
+				t.Errorf("%s (%s): %s fired for %v, want %s", name, row["link_type"], rule, got[rule], want)
 			}
 		}
 	}
-	right := 100 * float64(cells-wrong) / float64(cells)
-	t.Logf("%d captures, %d of %d (rule, capture) pairs right: %.2f %%", captures, cells-wrong, cells, right)
-	if captures < 400 || right < 99 {
-		t.Errorf("%.2f %% right over %d captures, want at least 99 %% over 400", right, captures)
+	t.Logf("%d captures, %d of %d (rule, capture) pairs right, %d of them against the manifest", captures, cells-wrong, cells, len(deviations()))
+	if captures < 800 {
+		t.Errorf("only %d captures", captures)
 	}
 }
 
