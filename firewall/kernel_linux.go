@@ -23,7 +23,7 @@ func newBackend(name string, cfg *ManagerConfig) (backend.Backend, error) {
 		return iptables.New(iptables.Config{
 			Chain: cfg.ChainName, IPv4: cfg.EnableIPv4, IPv6: cfg.EnableIPv6, Logger: cfg.Logger,
 			Variant: cfg.IPTablesVariant, RejectRate: int(min(cfg.RejectRate, math.MaxInt32)),
-			CheckInterval: cfg.CheckInterval,
+			CheckInterval: cfg.CheckInterval, LogGroup: cfg.LogGroup,
 		})
 	}
 	return nil, fmt.Errorf("%w: backend %q", backend.ErrInvalid, name)
