@@ -57,8 +57,8 @@ func (w *Worker) dispatch(ev *evaluator, set *record.Set, count int, alert bool)
 	}
 	for i := range ev.rule.Actions {
 		a := &ev.rule.Actions[i]
-		if !a.Enabled {
-			continue
+		if !a.Enabled || a.blocks() && set.Via.IsValid() {
+			continue // the packets are a trusted proxy's
 		}
 		j := job{rule: ev.rule, state: ev.state, action: i, header: set.Header, count: count}
 		if addr := targetOf(a, &set.Header); addr.IsValid() {

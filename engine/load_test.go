@@ -203,7 +203,7 @@ func TestWarnings(t *testing.T) {
 		{"DNS destination", "type: DNS, expression: ANCount > 9, threshold: 5, actions: [{type: iptables_block, config: {target: dst}}]", ""},
 		{"NTP both ways", "type: NTP, expression: Stratum > 9, threshold: 5, " + block, "ask for Mode"},
 		{"counted together", "type: TCP, expression: SYN, threshold: 5, track_by: rule, " + block, "counts all addresses together"},
-		{"type not served", "type: HTTP, expression: StatusCode == 1", "not yet served: no decoder of this release emits HTTP records"},
+		{"type not served", "type: SMTP, expression: IsResponse", "not yet served: no decoder of this release emits SMTP records"},
 		{"sequence", "type: TCP, expression: SYN, sequence: {after: a, within: 60}", "not yet served: sequence"},
 		{"escalation", "type: TCP, expression: SYN, threshold: 5, actions: [{type: iptables_block, config: {escalation: [10m, 1h]}}]", ""},
 		{"steps that do not grow", "type: TCP, expression: SYN, threshold: 5, actions: [{type: iptables_block, config: {escalation: [10m, 0, 1h]}}]", "do not grow"},

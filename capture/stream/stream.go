@@ -227,6 +227,10 @@ func (t *Table) orient(c *conn, dir int) *record.Header {
 	return h
 }
 
+// Message returns the type of the record under delivery and the bytes it was
+// made of, good until Record returns; NoType outside Record.
+func (t *Table) Message() (record.Type, []byte) { return t.kind, t.msg }
+
 // Full returns the record under delivery with every field filled, for who
 // shows it; nil outside Record and for DNS. The set is good until Record
 // returns.

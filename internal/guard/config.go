@@ -69,6 +69,9 @@ type Config struct {
 	// WhitelistDir holds files of whitelist entries; empty = DefaultWhitelistDir.
 	WhitelistDir string  `yaml:"whitelist_dir"`
 	Protect      Protect `yaml:"protect"`
+	// TrustedProxies are prefixes that HTTP rules never block.
+	TrustedProxies []string `yaml:"trusted_proxies"`
+	Streams        Streamed `yaml:"streams"`
 
 	// Workers is how many threads capture each interface; 0 = 1. RingSize is
 	// how many MiB of packets the kernel holds for each; 0 = 64, or 32 with
@@ -153,6 +156,7 @@ func yamlError(path string, err error) error {
 		p = strings.TrimPrefix(p, "line ")
 		p = wrongType().ReplaceAllString(p, "$1 is not what belongs here ($2)")
 		p = strings.ReplaceAll(p, "not found in type guard.Config", "is unknown")
+		p = strings.ReplaceAll(p, "not found in type guard.Streamed", "is unknown under streams")
 		p = strings.ReplaceAll(p, "not found in type guard.Protect", "is unknown under protect")
 		out = append(out, fmt.Errorf("%s:%s", path, p))
 	}
@@ -192,6 +196,7 @@ func (c *Config) Validate() error {
 	if c.Chain != "" {
 		errs = append(errs, firewall.ValidateChainName(c.Chain))
 	}
+	errs = append(errs, c.validateStreams()...)
 	for _, w := range c.Whitelist {
 		if _, _, err := allowlist.Parse(w); err != nil {
 			errs = append(errs, fmt.Errorf("whitelist: %w", err))

@@ -92,11 +92,12 @@ func Run(ctx context.Context, cfg Config, env Environment) (err error) {
 	}
 	r.engine = engine.New(rs, engine.Config{
 		Alerts: r.events, OnAction: r.events.action, OnLog: r.events.log, Logger: r.log,
-		DefaultDuration: r.manager.DefaultDuration(), Lossless: replay,
+		DefaultDuration: r.manager.DefaultDuration(), Lossless: replay, Forgeable: !replay,
 	})
 	r.engine.SetFirewallManager(r.manager)
 	r.shared = newShared(r.engine)
 	r.shared.decap = replay || cfg.Decap
+	r.shared.streams, r.shared.proxies = cfg.streams(), cfg.proxies()
 	if replay {
 		r.ready(rs, replay)
 		err = r.replay(ctx)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/netcap-guard/netcap-guard/capture"
 	"github.com/netcap-guard/netcap-guard/capture/decode"
+	"github.com/netcap-guard/netcap-guard/capture/stream"
 	"github.com/netcap-guard/netcap-guard/engine"
 	"github.com/netcap-guard/netcap-guard/internal/links"
 	"github.com/netcap-guard/netcap-guard/record"
@@ -31,6 +32,10 @@ type shared struct {
 	links atomic.Pointer[links.Table]
 	// decap: tunnels are taken off. Set before the first worker is made.
 	decap bool
+	// streams bounds what each worker keeps of TCP connections; proxies are
+	// the trusted ones. Set before the first worker is made.
+	streams stream.Config
+	proxies proxies
 }
 
 func newShared(e *engine.Engine) *shared {
@@ -55,6 +60,10 @@ type worker struct {
 	dec    *decode.Decoder
 	eval   *engine.Worker
 	set    record.Set
+	// streams follows TCP connections; inStream: one of its records is being
+	// evaluated.
+	streams  *stream.Table
+	inStream bool
 
 	// For alerts: the packet under evaluation, and all of its fields.
 	current *capture.Packet
@@ -70,6 +79,7 @@ func newWorker(s *shared) *worker {
 	w := &worker{shared: s, want: s.want.Load(), eval: s.engine.NewWorker()}
 	w.dec = decode.New(*w.want)
 	w.dec.SetDecap(s.decap)
+	w.streams = stream.New(*w.want, w, w.streamConfig())
 	w.eval.SetFull(w.full)
 	return w
 }
@@ -80,6 +90,9 @@ func newWorker(s *shared) *worker {
 func (w *worker) full() *record.Set {
 	if w.all == nil || w.allFor != w.want {
 		w.all, w.allFor = decode.Again(w.dec, everyField(w.want)), w.want
+	}
+	if w.inStream {
+		return w.fullRecord()
 	}
 	w.shown = record.Set{Header: w.set.Header}
 	_ = w.all.Decode(uint32(w.current.Link), w.current.Data, w.current.Length, &w.shown) // counted before
@@ -109,6 +122,7 @@ func (w *worker) packet(p *capture.Packet, number uint64) {
 	if want := w.shared.want.Load(); want != w.want {
 		w.want = want
 		w.dec.SetWant(*want)
+		w.streams.SetWant(*want)
 	}
 	w.packets.add(1)
 	w.bytes.add(uint64(p.Length))
@@ -120,12 +134,14 @@ func (w *worker) packet(p *capture.Packet, number uint64) {
 	_ = w.dec.Decode(uint32(p.Link), p.Data, p.Length, &w.set) // counted by the decoder
 	if p.Outgoing {
 		if _, ours := (*w.shared.own.Load())[w.set.Src]; !ours {
+			w.follow(p, true)
 			return
 		}
 	}
 	if outer := w.dec.Outer(&w.set); stacked.Underlay(outer.Src, outer.Dst, outer.Proto, outer.Port, p.Outgoing) {
 		return
 	}
+	w.follow(p, false)
 	have := w.set.Have
 	for t := have.Next(); t != record.NoType; t = have.Next() {
 		w.records[t].add(1)
