@@ -44,7 +44,8 @@ func TestTypesHaveNameRecordAndPlace(t *testing.T) {
 func TestServedAndBlockable(t *testing.T) {
 	served := record.Of(record.TypeTCP, record.TypeUDP, record.TypeIPv4, record.TypeIPv6,
 		record.TypeICMPv4, record.TypeICMPv6, record.TypeICMPv6NeighborSolicitation,
-		record.TypeICMPv6NeighborAdvertisement, record.TypeARP, record.TypeEthernet, record.TypeDNS)
+		record.TypeICMPv6NeighborAdvertisement, record.TypeARP, record.TypeEthernet, record.TypeDNS,
+		record.TypeHTTP, record.TypeSSH, record.TypeTLSClientHello, record.TypeTLSServerHello)
 	for _, typ := range record.Types() {
 		if typ.Served() != served.Has(typ) {
 			t.Errorf("%v served: %v", typ, typ.Served())

@@ -70,9 +70,9 @@ func (r *runner) openFile(done <-chan struct{}, name string) (capture.Source, er
 	return src, err
 }
 
-// stream is a reader whose Read can be told to end: whoever waits for a pipe
+// pipeReader is a reader whose Read can be told to end: whoever waits for a pipe
 // must not keep the program from ending.
-type stream struct {
+type pipeReader struct {
 	done <-chan struct{}
 	buf  []byte
 	rest []byte // of buf, not yet read
@@ -91,7 +91,7 @@ type streamed struct {
 // done is closed it is left behind: nothing can wake a read of a pipe, and the
 // process is about to end.
 func interruptible(done <-chan struct{}, in io.Reader) io.Reader {
-	s := &stream{done: done, buf: make([]byte, 256<<10), got: make(chan streamed), next: make(chan []byte)}
+	s := &pipeReader{done: done, buf: make([]byte, 256<<10), got: make(chan streamed), next: make(chan []byte)}
 	go func() {
 		for b := range s.next {
 			n, err := in.Read(b)
@@ -106,7 +106,7 @@ func interruptible(done <-chan struct{}, in io.Reader) io.Reader {
 }
 
 // Read gives what the pipe gave; once done is closed, context.Canceled.
-func (s *stream) Read(p []byte) (int, error) {
+func (s *pipeReader) Read(p []byte) (int, error) {
 	if len(s.rest) == 0 && s.err == nil {
 		select {
 		case <-s.done:
