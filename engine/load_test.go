@@ -233,9 +233,9 @@ func TestUnservedDoesNotRun(t *testing.T) {
 	rs, _ := mustLoad(t, `
 - {name: runs, type: TCP, expression: SYN}
 - {name: disabled, type: TCP, expression: SYN, enabled: false}
-- {name: later, type: HTTP, expression: StatusCode == 1}
+- {name: later, type: SMTP, expression: IsResponse}
 - {name: option, type: TCP, expression: SYN, sequence: {after: runs, within: 60}}
-- {name: alias, type: TLS, expression: Version == 1}
+- {name: another, type: IMAP, expression: IsResponse}
 `)
 	var runs []string
 	for _, r := range rs.Rules() {
