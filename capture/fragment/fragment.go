@@ -43,10 +43,13 @@ const (
 	lifetime6 = 60 * second // RFC 8200, 4.5; Linux: net.ipv6.ip6frag_time
 )
 
-// Errors of Add. The datagram is given up with the first two.
+// Errors of Add.
 var (
+	// ErrOverlap: the datagram is given up.
 	ErrOverlap = errors.New("fragments overlap")
-	ErrLength  = errors.New("fragments of a length that cannot be")
+	// ErrLength: a datagram longer than there can be, or fragments that differ
+	// about where it ends; the latter is given up.
+	ErrLength = errors.New("fragments of a length that cannot be")
 	// ErrUnit: a fragment in the middle whose length is no multiple of eight,
 	// or an empty one. The datagram waits for a better one.
 	ErrUnit = errors.New("a fragment of a length that cannot be")
