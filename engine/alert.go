@@ -58,8 +58,10 @@ type ActionEvent struct {
 	Kind   ActionKind
 	Prefix netip.Prefix // what was to be blocked
 	Target backend.Target
-	// Duration is what was asked for, 0 = permanent.
+	// Duration is what was asked for, or what an escalation came to; 0 =
+	// permanent. Limit is a rate limit's.
 	Duration time.Duration
+	Limit    backend.Limit
 	// Result holds the outcome and the block in force. With an Err it is
 	// Failed or Refused.
 	Result firewall.Result

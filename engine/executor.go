@@ -155,7 +155,7 @@ func (e *Engine) run(j job) {
 		return
 	}
 	req := e.request(&j, a)
-	ev := ActionEvent{Match: j.match(), Kind: a.Kind, Prefix: j.prefix, Target: a.Target, Duration: req.Duration}
+	ev := ActionEvent{Match: j.match(), Kind: a.Kind, Prefix: j.prefix, Target: a.Target, Duration: req.Duration, Limit: a.Limit}
 	ev.Result, ev.Err = e.ask(b, &j, req)
 	if len(req.Escalation) > 0 {
 		ev.Duration = life(ev.Result.Block)

@@ -7,7 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -62,8 +64,23 @@ type Config struct {
 	MaxNewPerMinute int      `yaml:"max_new_blocks_per_minute"`
 	RejectRate      uint64   `yaml:"reject_rate"`
 	BlockCounters   *bool    `yaml:"block_counters"`
-	KeepOnClose     bool     `yaml:"keep_on_close"`
-	ProtectTable    bool     `yaml:"protect_table"`
+	// NFLogGroup is the NFLOG group of kernel log rules; 0 = 77.
+	NFLogGroup int `yaml:"nflog_group"`
+	// KillConnections deletes what connection tracking knows of an address
+	// when it is blocked.
+	KillConnections bool `yaml:"kill_connections"`
+	// IPv6Prefix counts and blocks IPv6 prefixes of this length instead of
+	// addresses, where an action does not name another; 0 = addresses.
+	IPv6Prefix int `yaml:"ipv6_prefix"`
+	// EscalationMemory is how long a block counts for the length of the next
+	// one, where an action does not say; 0 = 30 days.
+	EscalationMemory Duration `yaml:"escalation_memory"`
+	// StateDir holds what outlives the guard: the memory of the escalation.
+	// Empty = firewall.DefaultStateDir.
+	StateDir string `yaml:"state_dir"`
+
+	KeepOnClose  bool `yaml:"keep_on_close"`
+	ProtectTable bool `yaml:"protect_table"`
 	// Control is the control socket; empty = one for each namespace and chain.
 	Control string `yaml:"control"`
 	// WhitelistDir holds files of whitelist entries; empty = DefaultWhitelistDir.
@@ -208,8 +225,14 @@ func (c *Config) Validate() error {
 	if c.RingSize < 0 || c.RingSize > maxRingSize {
 		errs = append(errs, fmt.Errorf("ring_size is %d MiB: 1 to %d", c.RingSize, maxRingSize))
 	}
-	if c.DefaultDuration < 0 || c.MaxActiveBlocks < 0 || c.MaxNewPerMinute < 0 {
+	if c.DefaultDuration < 0 || c.EscalationMemory < 0 || c.MaxActiveBlocks < 0 || c.MaxNewPerMinute < 0 {
 		errs = append(errs, errors.New("a duration or a cap is negative"))
+	}
+	if c.NFLogGroup < 0 || c.NFLogGroup > math.MaxUint16 {
+		errs = append(errs, fmt.Errorf("nflog_group is %d: 0 to %d", c.NFLogGroup, math.MaxUint16))
+	}
+	if c.IPv6Prefix < 0 || c.IPv6Prefix > 128 {
+		errs = append(errs, fmt.Errorf("ipv6_prefix is %d: 1 to 128", c.IPv6Prefix))
 	}
 	return errors.Join(errs...)
 }
@@ -239,8 +262,32 @@ func (c *Config) Manager(log *slog.Logger) *firewall.ManagerConfig {
 	m.MaxNewPerMinute = c.MaxNewPerMinute
 	m.RejectRate = c.RejectRate
 	m.NoBlockCounters = off(c.BlockCounters)
+	m.LogGroup = uint16(c.NFLogGroup)
+	m.IPv6Prefix = c.IPv6Prefix
+	m.EscalationMemory = time.Duration(c.EscalationMemory)
 	m.KeepOnClose = c.KeepOnClose
 	m.ProtectTable = c.ProtectTable
 	m.Protect = c.Protect.hostaddr()
 	return m
+}
+
+// statePath is where a guard keeps what outlives it; one that works in a named
+// network namespace has a folder of its own.
+func (c *Config) statePath(netnsName string) string {
+	dir := c.StateDir
+	if dir == "" {
+		dir = firewall.DefaultStateDir
+	}
+	if netnsName == "" {
+		return dir
+	}
+	return filepath.Join(dir, filepath.Base(netnsName))
+}
+
+// logGroup is the NFLOG group of kernel log rules.
+func (c *Config) logGroup() uint16 {
+	if c.NFLogGroup == 0 {
+		return firewall.DefaultLogGroup
+	}
+	return uint16(c.NFLogGroup)
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/netcap-guard/netcap-guard/backend"
 	"github.com/netcap-guard/netcap-guard/firewall"
 )
 
@@ -60,7 +61,8 @@ type actionBody struct {
 	IP       string  `json:"ip"`
 	Target   string  `json:"target"`
 	Duration string  `json:"duration"`
-	Expires  *string `json:"expires"` // null: permanent, or nothing was made
+	Expires  *string `json:"expires"`         // null: permanent, or nothing was made
+	Limit    string  `json:"limit,omitempty"` // of a rate limit
 	Rule     string  `json:"rule"`
 	Backend  string  `json:"backend"`
 	DryRun   bool    `json:"dry_run"`
@@ -70,7 +72,7 @@ type actionBody struct {
 type logBody struct {
 	Prefix string `json:"prefix"`
 	Rule   string `json:"rule"`
-	Kernel bool   `json:"kernel"`
+	Kernel bool   `json:"kernel"` // a packet that a kernel log rule saw
 	Error  string `json:"error,omitempty"`
 }
 
@@ -91,12 +93,18 @@ type BlockObject struct {
 	Expires   *string  `json:"expires"`   // null = permanent
 	Remaining *float64 `json:"remaining"` // seconds; null = permanent
 	Packets   *uint64  `json:"packets"`   // null = not known
+	// Limit of a rate limit, as "10/second burst 5"; LogPrefix of a log rule.
+	Limit     string `json:"limit,omitempty"`
+	LogPrefix string `json:"log_prefix,omitempty"`
 }
 
 func blockJSON(b firewall.BlockInfo, now time.Time) *BlockObject {
 	o := &BlockObject{
 		Prefix: b.Prefix.String(), Target: b.Target, Action: b.Action, Rule: b.RuleName, Reason: b.Reason,
-		Origin: string(b.Origin), Created: stamp(b.CreatedAt), Expires: stampOrNil(b.ExpiresAt),
+		Origin: string(b.Origin), Created: stamp(b.CreatedAt), Expires: stampOrNil(b.ExpiresAt), LogPrefix: b.LogPrefix,
+	}
+	if b.Limit != (backend.Limit{}) {
+		o.Limit = b.Limit.String()
 	}
 	if o.Expires != nil {
 		seconds := max(b.ExpiresAt.Sub(now), 0).Round(time.Millisecond).Seconds()

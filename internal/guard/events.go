@@ -10,8 +10,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/netcap-guard/netcap-guard/backend"
 	"github.com/netcap-guard/netcap-guard/engine"
 	"github.com/netcap-guard/netcap-guard/firewall"
+	"github.com/netcap-guard/netcap-guard/internal/nflog"
+	"github.com/netcap-guard/netcap-guard/record"
 )
 
 // What standard output carries.
@@ -256,6 +259,9 @@ func (e *events) action(a engine.ActionEvent) {
 		Duration: a.Duration.String(), Expires: stampOrNil(a.Result.Block.ExpiresAt),
 		Rule: a.Rule, Backend: e.backend, DryRun: e.dryRun,
 	}
+	if a.Limit != (backend.Limit{}) {
+		body.Limit = a.Limit.String()
+	}
 	if a.Err != nil {
 		body.Error = a.Err.Error()
 	}
@@ -274,7 +280,7 @@ func bare(p netip.Prefix) string {
 }
 
 func (e *events) log(l engine.LogEvent) {
-	body := &logBody{Prefix: l.Prefix, Rule: l.Rule, Kernel: l.Kernel}
+	body := &logBody{Prefix: l.Prefix, Rule: l.Rule}
 	if l.Err != nil {
 		body.Error = l.Err.Error()
 	}
@@ -282,6 +288,19 @@ func (e *events) log(l engine.LogEvent) {
 		Timestamp: stamp(l.Time), EventType: "log", SrcIP: addr(l.Src), SrcPort: l.SrcPort,
 		DestIP: addr(l.Dst), DestPort: l.DstPort, Packet: l.Packet, Log: body,
 	}) // counted by emit
+}
+
+// kernelLog tells of a packet that a kernel log rule saw.
+func (e *events) kernelLog(p *nflog.Packet, rule string) {
+	ev := &event{
+		Timestamp: stamp(p.Time), EventType: "log", SrcIP: addr(p.Src), SrcPort: p.SrcPort,
+		DestIP: addr(p.Dst), DestPort: p.DstPort,
+		Log: &logBody{Prefix: p.Prefix, Rule: rule, Kernel: true},
+	}
+	if p.Src.IsValid() {
+		ev.Proto = record.ProtocolName(int32(p.Proto))
+	}
+	_ = e.emit(ev) // counted by emit
 }
 
 // block tells of a block that is over, or of damage that was put right.

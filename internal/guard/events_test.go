@@ -14,8 +14,10 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"github.com/netcap-guard/netcap-guard/backend"
 	"github.com/netcap-guard/netcap-guard/engine"
 	"github.com/netcap-guard/netcap-guard/firewall"
+	"github.com/netcap-guard/netcap-guard/internal/nflog"
 	"github.com/netcap-guard/netcap-guard/record"
 )
 
@@ -47,14 +49,29 @@ func emitAll(t *testing.T, e *events) {
 	e.action(created)
 	e.action(engine.ActionEvent{Match: match, Kind: engine.ActionRateLimit, Prefix: netip.MustParsePrefix("2001:db8::/64"),
 		Result: firewall.Result{Outcome: firewall.Failed}, Err: errors.New("not supported by this backend")})
+	limited := block
+	limited.Action, limited.Limit = "RATE_LIMIT", backend.Limit{Rate: 10, Per: time.Second, Burst: 5}
+	e.action(engine.ActionEvent{Match: match, Kind: engine.ActionRateLimit, Prefix: block.Prefix, Duration: time.Minute, Limit: limited.Limit,
+		Result: firewall.Result{Outcome: firewall.Created, Block: limited}})
 	e.log(engine.LogEvent{Match: match, Prefix: "DNS_TUNNEL: "})
+	e.log(engine.LogEvent{Match: match, Prefix: "DNS_TUNNEL: ", Kernel: true})
+	e.log(engine.LogEvent{Match: match, Prefix: "DNS_TUNNEL: ", Err: errors.New("kernel log rule: set is full")})
+	e.kernelLog(&nflog.Packet{Time: at, Prefix: "SSH: ", Src: attacker, Dst: victim, Proto: 17, SrcPort: 9, DstPort: 53}, "Block SSH")
+	e.kernelLog(&nflog.Packet{Time: at, Prefix: "no packet: "}, "")
+	e.block(firewall.Event{Kind: firewall.Expired, Block: limited, At: at.Add(2 * time.Hour)})
+	logging := block
+	logging.Action, logging.LogPrefix = "LOG", "SSH: "
+	e.block(firewall.Event{Kind: firewall.Expired, Block: logging, At: at.Add(2 * time.Hour)})
 	e.block(firewall.Event{Kind: firewall.Expired, Block: block, At: at.Add(2 * time.Hour)})
 	block.ExpiresAt = time.Time{}
 	e.block(firewall.Event{Kind: firewall.Unblocked, Block: block, By: firewall.ByManual, At: at})
 	e.block(firewall.Event{Kind: firewall.Resynced, Reason: "table deleted by nft (77)", Restored: 100, At: at})
 	stats := &statsBody{Packets: 3, Bytes: 200, Records: map[string]uint64{"TCP": 3}, Rules: map[string]ruleStats{"Block SSH": {10, 1, 0}, "quiet": {}},
-		Firewall: map[string]uint64{"active_blocks": 1, "blocks_created": 1, "blocks_removed": 0, "blocks_expired": 0, "duplicates_skip": 0, "whitelist_skip": 0, "errors": 0},
-		Actions:  map[string]uint64{"actions_executed": 1, "actions_success": 1, "actions_failed": 0, "ips_blocked": 1}}
+		Firewall:  map[string]uint64{"active_blocks": 1, "blocks_created": 1, "blocks_removed": 0, "blocks_expired": 0, "duplicates_skip": 0, "whitelist_skip": 0, "errors": 0},
+		Actions:   map[string]uint64{"actions_executed": 1, "actions_success": 1, "actions_failed": 0, "ips_blocked": 1},
+		Drops:     map[string]familyDrops{"DROP": {IPv4: 7, IPv6: 8}, "REJECT": {}},
+		KernelLog: kernelLogStats{Packets: 9, Suppressed: 1, Lost: 2, Unavailable: 3}, Connections: connectionStats{Ended: 4},
+	}
 	if err := e.emit(&event{Timestamp: stamp(at), EventType: "stats", Stats: stats}); err != nil {
 		t.Fatal(err)
 	}

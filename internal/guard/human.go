@@ -19,6 +19,12 @@ func (ev *event) human() string {
 		text = ev.Action.human()
 	case ev.Log != nil:
 		text = fmt.Sprintf("LOG    %s%s (rule %s)", ev.Log.Prefix, ev.flow(), ev.Log.Rule)
+		if ev.Log.Kernel {
+			text += " [kernel]"
+		}
+		if ev.Log.Error != "" {
+			text += ": " + ev.Log.Error
+		}
 	case ev.Block != nil:
 		text = fmt.Sprintf("%-6s %s (%s, %s, rule %s)", strings.ToUpper(ev.EventType), ev.Block.Prefix, ev.Block.Action, ev.Block.Target, ev.Block.Rule)
 		if ev.By != "" {
@@ -79,6 +85,9 @@ func (a *actionBody) human() string {
 	if life == "0s" {
 		life = "permanent"
 	}
+	if a.Limit != "" {
+		life += " " + a.Limit
+	}
 	text := fmt.Sprintf("%-6s %-8s %s %s %s (rule %s)", verb, a.Result, a.Target, a.IP, life, a.Rule)
 	if a.DryRun {
 		text += " [dry run]"
@@ -104,6 +113,17 @@ func (s *statsBody) human() string {
 		}
 	}
 	fmt.Fprintf(&b, "firewall: %s\nactions: %s\n", counted(s.Firewall), counted(s.Actions))
+	for _, action := range slices.Sorted(maps.Keys(s.Drops)) {
+		if d := s.Drops[action]; d != (familyDrops{}) {
+			fmt.Fprintf(&b, "stopped by %s: %d packets of IPv4, %d of IPv6\n", action, d.IPv4, d.IPv6)
+		}
+	}
+	if k := s.KernelLog; k != (kernelLogStats{}) {
+		fmt.Fprintf(&b, "kernel log: %d packets, %d without an event, %d lost, group unavailable %d times\n", k.Packets, k.Suppressed, k.Lost, k.Unavailable)
+	}
+	if c := s.Connections; c != (connectionStats{}) {
+		fmt.Fprintf(&b, "connections ended: %d, failed attempts %d\n", c.Ended, c.Failed)
+	}
 	return b.String()
 }
 

@@ -110,6 +110,7 @@ func (r *runner) attend(ctx context.Context) {
 			return
 		case now := <-look.C:
 			losses.look(now, r.captureStats())
+			r.kernel.retry(now)
 		case <-r.hangups:
 			if err := r.events.reopen(); err != nil {
 				r.log.Error("the event file stays open as it was", "error", err)

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/netcap-guard/netcap-guard/configs"
 	"github.com/netcap-guard/netcap-guard/engine"
@@ -34,7 +35,7 @@ func ruleSources(cfg *Config) []engine.Source {
 // warning a line of the log.
 func (r *runner) loadRules() (*engine.RuleSet, error) {
 	r.rules = ruleSources(&r.cfg)
-	rs, report := engine.Load(r.rules...)
+	rs, report := engine.LoadFor(r.cfg.Backend, r.rules...)
 	if err := report.Err(); err != nil {
 		return nil, &ExitError{ExitConfig, err}
 	}
@@ -72,6 +73,9 @@ func (r *runner) reload() (*ReloadObject, error) {
 		return nil, err
 	}
 	r.shared.refreshWant()
+	if r.kernel != nil {
+		r.kernel.look(time.Now(), r.engine.Rules())
+	}
 	out := &ReloadObject{Warnings: []string{}}
 	for _, w := range report.Warnings {
 		out.Warnings = append(out.Warnings, w.Error())
@@ -95,7 +99,7 @@ func running(rs *engine.RuleSet) int {
 // error asks for exit code 78. It touches nothing.
 func Check(cfg Config, std Streams) error {
 	_, _, listErr := cfg.whitelistFiles()
-	rs, report := engine.Load(ruleSources(&cfg)...)
+	rs, report := engine.LoadFor(cfg.Backend, ruleSources(&cfg)...)
 	for _, w := range report.Warnings {
 		if !cfg.Quiet {
 			fmt.Fprintln(std.Err, "warning:", w.Error())

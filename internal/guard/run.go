@@ -49,6 +49,8 @@ type runner struct {
 	workers []*worker
 	names   *allowlist.Resolver
 	control *control
+	kernel  *kernelLog  // nil in a replay and in a dry run
+	killer  *connKiller // nil without kill_connections
 	hangups chan os.Signal
 	end     context.CancelFunc // ends the run in order
 }
@@ -87,12 +89,14 @@ func Run(ctx context.Context, cfg Config, env Environment) (err error) {
 		return err
 	}
 	defer r.closeSources()
-	if err := r.openFirewall(replay); err != nil {
+	if err := r.openFirewall(ctx, rs, replay); err != nil {
+		r.killer.close()
 		return err
 	}
 	r.engine = engine.New(rs, engine.Config{
 		Alerts: r.events, OnAction: r.events.action, OnLog: r.events.log, Logger: r.log,
 		DefaultDuration: r.manager.DefaultDuration(), Lossless: replay, Forgeable: !replay,
+		IPv6Prefix: r.cfg.IPv6Prefix, Backend: r.manager.Backend(),
 	})
 	r.engine.SetFirewallManager(r.manager)
 	r.shared = newShared(r.engine)
@@ -122,6 +126,10 @@ func (r *runner) guard(ctx context.Context, rs *engine.RuleSet) error {
 	r.hangups = make(chan os.Signal, 1)
 	signal.Notify(r.hangups, syscall.SIGHUP)
 	defer signal.Stop(r.hangups)
+	if !r.manager.DryRun() {
+		r.kernel = &kernelLog{log: r.log, group: r.cfg.logGroup(), manager: r.manager, emit: r.events.kernelLog}
+		r.kernel.look(time.Now(), rs)
+	}
 	r.ready(rs, false)
 	return r.live(ctx)
 }
@@ -181,8 +189,11 @@ func interfaces() string {
 
 // openFirewall makes the Manager; a replay that is no enforcement lives on
 // packet time.
-func (r *runner) openFirewall(replay bool) error {
+func (r *runner) openFirewall(ctx context.Context, rs *engine.RuleSet, replay bool) error {
 	mcfg := r.cfg.Manager(r.log)
+	if !replay {
+		mcfg.StateDir = r.cfg.statePath(r.env.Netns)
+	}
 	mcfg.PacketTime = replay && r.cfg.DryRun
 	mcfg.OnEvent = r.events.block
 	if replay {
@@ -195,9 +206,18 @@ func (r *runner) openFirewall(replay bool) error {
 		p := &mcfg.Protect
 		p.NoOwn, p.NoGateways, p.NoResolvers, p.NoSSHPeer = true, true, true, true
 	}
+	if r.cfg.KillConnections && !r.cfg.DryRun {
+		if r.killer = newConnKiller(ctx, r.log); r.killer != nil {
+			mcfg.Killer = r.killer
+		}
+	}
 	m, err := firewall.NewManager(mcfg)
 	if err != nil {
 		return err
+	}
+	if err := rs.CheckBackend(m.Backend()); err != nil {
+		// The backend was chosen only now (auto).
+		return errors.Join(&ExitError{ExitConfig, err}, m.Detach())
 	}
 	r.manager = m
 	r.events.backend, r.events.dryRun = m.Backend(), m.DryRun()
@@ -248,7 +268,8 @@ func (r *runner) shutdown(replay bool) error {
 	defer cancel()
 	err := r.engine.Close(ctx)
 	body := r.stats()
-	err = errors.Join(err, r.manager.Close())
+	err = errors.Join(err, r.manager.Close(), r.kernel.close())
+	r.killer.close()
 	if !replay {
 		// After guarding nothing is active any more; after a replay the
 		// question is what would be.

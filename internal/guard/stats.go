@@ -1,6 +1,9 @@
 package guard
 
 import (
+	"context"
+	"time"
+
 	"github.com/netcap-guard/netcap-guard/capture"
 	"github.com/netcap-guard/netcap-guard/record"
 )
@@ -17,6 +20,38 @@ type statsBody struct {
 	Capture      captureStats         `json:"capture"`
 	Tracker      trackerStats         `json:"tracker"`
 	Lost         lostStats            `json:"lost"`
+	// Drops are packets that the kernel stopped, by action and family.
+	Drops       map[string]familyDrops `json:"drops"`
+	KernelLog   kernelLogStats         `json:"kernel_log"`
+	Escalation  escalationStats        `json:"escalation"`
+	Connections connectionStats        `json:"connections"`
+}
+
+type familyDrops struct {
+	IPv4 uint64 `json:"ipv4"`
+	IPv6 uint64 `json:"ipv6"`
+}
+
+// kernelLogStats count what kernel log rules said.
+type kernelLogStats struct {
+	Packets     uint64 `json:"packets"`     // read, those without an event included
+	Suppressed  uint64 `json:"suppressed"`  // without an event: there were too many
+	Lost        uint64 `json:"lost"`        // the kernel had no room for them
+	Malformed   uint64 `json:"malformed"`   // could not be read
+	Unavailable uint64 `json:"unavailable"` // the group could not be opened
+}
+
+type escalationStats struct {
+	Remembered uint64 `json:"remembered"` // addresses
+	Evicted    uint64 `json:"evicted"`    // that had to make room for others
+	Failed     uint64 `json:"failed"`     // writes of the file
+}
+
+// connectionStats count the entries of connection tracking that were deleted.
+type connectionStats struct {
+	Ended  uint64 `json:"ended"`
+	Failed uint64 `json:"failed"` // attempts
+	Lost   uint64 `json:"lost"`   // blocked prefixes for which there was no room
 }
 
 type ruleStats struct {
@@ -77,7 +112,35 @@ func (r *runner) stats() *statsBody {
 		Alerts: es.AlertsDropped + es.AlertErrors, Actions: es.ActionsDropped, Skipped: es.ActionsSkipped,
 		Refused: r.manager.Refused(), TimeStamps: es.TrackerLost, Events: lost,
 	}
+	b.Drops = r.drops()
+	b.KernelLog, b.Connections = r.kernel.stats(), r.killer.stats()
+	remembered := r.manager.Escalations()
+	b.Escalation = escalationStats{uint64(remembered.Remembered), remembered.Evicted, remembered.Failed}
 	return b
+}
+
+// dropsLimit bounds how long the statistics wait for a kernel that is busy.
+const dropsLimit = 2 * time.Second
+
+// drops asks the kernel what it stopped; empty where it does not say.
+func (r *runner) drops() map[string]familyDrops {
+	ctx, cancel := context.WithTimeout(context.Background(), dropsLimit)
+	defer cancel()
+	list, err := r.manager.Dropped(ctx)
+	if err != nil {
+		r.log.Warn("the kernel does not say how many packets it stopped", "error", err)
+	}
+	out := map[string]familyDrops{}
+	for _, d := range list {
+		sum := out[d.Action.String()]
+		if d.Is6 {
+			sum.IPv6 += d.Packets
+		} else {
+			sum.IPv4 += d.Packets
+		}
+		out[d.Action.String()] = sum
+	}
+	return out
 }
 
 // captureStats adds up what the sources counted.
