@@ -69,9 +69,8 @@ func (t *escalations) count(w whom, now time.Time, memory time.Duration) int {
 	return r.since(now.Add(-memory).Unix())
 }
 
-// note remembers a block made at now. It reports whether this is the first
-// since the last copy.
-func (t *escalations) note(w whom, now time.Time) bool {
+// note remembers a block made at now.
+func (t *escalations) note(w whom, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r := t.records[w]
@@ -90,9 +89,7 @@ func (t *escalations) note(w whom, now time.Time) bool {
 	}
 	r.times = append(r.times, now.Unix())
 	r.link(&t.ring)
-	first := !t.changed
 	t.changed = true
-	return first
 }
 
 func (t *escalations) forget(r *record) {

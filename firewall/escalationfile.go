@@ -29,9 +29,7 @@ import (
 // A target, a prefix, and the times of its blocks in Unix seconds, ascending.
 const (
 	escalationHeader = "netcap-guard escalation 1"
-	// maxEscalationLine holds a target, a prefix and MaxEscalation times.
-	maxEscalationLine = 512
-	// maxEscalationFile bounds what is read: a table of a million lines.
+	// maxEscalationFile bounds what is read: a million lines of 256 bytes.
 	maxEscalationFile = 256 << 20
 )
 
@@ -53,16 +51,21 @@ func encodeEscalations(w io.Writer, list []remembered) error {
 
 // decodeEscalations reads what encodeEscalations wrote, and refuses anything
 // else: a file that is half right is wrong.
-func decodeEscalations(r io.Reader) ([]remembered, error) {
-	s := bufio.NewScanner(io.LimitReader(r, maxEscalationFile))
-	s.Buffer(make([]byte, 0, maxEscalationLine), maxEscalationLine)
-	if !s.Scan() || s.Text() != escalationHeader {
-		return nil, errors.Join(s.Err(), fmt.Errorf("%w: the first line is not %q", backend.ErrInvalid, escalationHeader))
+func decodeEscalations(data []byte) ([]remembered, error) {
+	header, data, ok := bytes.Cut(data, []byte("\n"))
+	if !ok || string(header) != escalationHeader {
+		return nil, fmt.Errorf("%w: the first line is not %q", backend.ErrInvalid, escalationHeader)
 	}
 	var out []remembered
 	seen := make(map[whom]bool)
-	for n := 2; s.Scan(); n++ {
-		one, err := decodeEscalation(s.Text())
+	for n := 2; len(data) > 0; n++ {
+		var line []byte
+		var one remembered
+		line, data, ok = bytes.Cut(data, []byte("\n"))
+		err := fmt.Errorf("%w: it has no end", backend.ErrInvalid)
+		if ok {
+			one, err = decodeEscalation(string(line))
+		}
 		if err == nil && seen[one.whom] {
 			err = fmt.Errorf("%w: %s %v twice", backend.ErrInvalid, one.Target, one.Prefix)
 		}
@@ -72,7 +75,7 @@ func decodeEscalations(r io.Reader) ([]remembered, error) {
 		seen[one.whom] = true
 		out = append(out, one)
 	}
-	return out, s.Err()
+	return out, nil
 }
 
 func decodeEscalation(line string) (r remembered, err error) {
@@ -120,13 +123,9 @@ type keeper struct {
 // the table begins empty.
 func newKeeper(table *escalations, file string, now func() time.Time, log *slog.Logger) *keeper {
 	k := &keeper{table: table, file: file, now: now, log: log, wake: make(chan struct{}, 1)}
-	data, err := os.ReadFile(file)
+	list, err := readEscalations(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return k
-	}
-	var list []remembered
-	if err == nil {
-		list, err = decodeEscalations(bytes.NewReader(data))
 	}
 	if err == nil {
 		table.load(list, now())
@@ -138,6 +137,21 @@ func newKeeper(table *escalations, file string, now func() time.Time, log *slog.
 		log.Warn("a broken file could not be kept aside", "file", file, "error", err)
 	}
 	return k
+}
+
+func readEscalations(file string) ([]remembered, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxEscalationFile+1))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	if len(data) > maxEscalationFile {
+		return nil, fmt.Errorf("%w: more than %d bytes", backend.ErrInvalid, maxEscalationFile)
+	}
+	return decodeEscalations(data)
 }
 
 // changed has the file written soon.

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -311,4 +312,37 @@ func TestCoalescingOrder(t *testing.T) {
 		sameAsMemory(t, m, slow.Memory)
 		checkBalance(t, m)
 	})
+}
+
+// namedBackend passes for another backend.
+type namedBackend struct {
+	*backend.Memory
+	name string
+}
+
+func (n *namedBackend) Name() string { return n.name }
+
+// Many rules of iptables are said once, with what to do about it; on nft they
+// are nothing to speak of.
+func TestManyRules(t *testing.T) {
+	for name, want := range map[string]int{BackendIPTables: 1, BackendNFT: 0} {
+		var log lockedBuffer
+		m := on(t, &namedBackend{backend.NewMemory(nil), name}, func(c *ManagerConfig) { c.Logger = log.logger() })
+		reqs := make([]Request, slowRules+5)
+		for i := range reqs {
+			reqs[i].Prefix = numbered(i)
+		}
+		m.BlockAll(t.Context(), reqs[:slowRules])
+		if got := log.String(); strings.Contains(got, "nft") {
+			t.Errorf("%s, %d rules: %s", name, slowRules, got)
+		}
+		for _, req := range reqs[slowRules:] {
+			if _, err := m.Block(t.Context(), req); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := strings.Count(log.String(), "--backend nft"); got != want {
+			t.Errorf("%s: said %d times, want %d", name, got, want)
+		}
+	}
 }
