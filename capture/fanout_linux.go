@@ -7,6 +7,7 @@ import (
 	"sync"
 	"unsafe"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -15,7 +16,7 @@ type fanout struct {
 	mu      sync.Mutex // guards the rest against workers that join anew
 	id      int
 	index   int // of the interface; -1 = there is no group yet
-	program []FilterInstruction
+	program []bpf.RawInstruction
 }
 
 func newFanout() *fanout { return &fanout{index: -1, program: pairProgram(rand.Uint32())} }
@@ -68,47 +69,47 @@ const (
 // the worker is that number modulo how many there are. A frame with a VLAN tag
 // still in it is looked into; what is neither IPv4 nor IPv6 gives 0. The key
 // makes it hard to aim at one worker.
-func pairProgram(key uint32) []FilterInstruction {
+func pairProgram(key uint32) []bpf.RawInstruction {
 	v4, tagged4 := mixAddresses(12, 1, key), mixAddresses(16, 1, key)
 	v6, tagged6 := mixAddresses(8, 4, key), mixAddresses(12, 4, key)
-	p := []FilterInstruction{{Op: opLoadWord, K: protocolOffset}}
-	add := func(protocol uint32, part []FilterInstruction) {
-		p = append(p, FilterInstruction{Op: opEqual, Jf: uint8(len(part)), K: protocol})
+	p := []bpf.RawInstruction{{Op: opLoadWord, K: protocolOffset}}
+	add := func(protocol uint32, part []bpf.RawInstruction) {
+		p = append(p, bpf.RawInstruction{Op: opEqual, Jf: uint8(len(part)), K: protocol})
 		p = append(p, part...)
 	}
 	add(unix.ETH_P_IP, v4)
 	add(unix.ETH_P_IPV6, v6)
 	// Behind a tag's number stands the protocol of what it holds. A packet too
 	// short for a load gives 0.
-	p = append(p, FilterInstruction{Op: opEqual, Jt: 2, K: unix.ETH_P_8021Q},
-		FilterInstruction{Op: opEqual, Jt: 1, K: unix.ETH_P_8021AD}, FilterInstruction{Op: opReturn},
-		FilterInstruction{Op: opLoadHalf, K: netOffset + 2})
+	p = append(p, bpf.RawInstruction{Op: opEqual, Jt: 2, K: unix.ETH_P_8021Q},
+		bpf.RawInstruction{Op: opEqual, Jt: 1, K: unix.ETH_P_8021AD}, bpf.RawInstruction{Op: opReturn},
+		bpf.RawInstruction{Op: opLoadHalf, K: netOffset + 2})
 	add(unix.ETH_P_IP, tagged4)
 	add(unix.ETH_P_IPV6, tagged6)
-	return append(p, FilterInstruction{Op: opReturn})
+	return append(p, bpf.RawInstruction{Op: opReturn})
 }
 
 // mixAddresses reads two addresses of so many words, which begin at the
 // offset, and returns a number of both.
-func mixAddresses(offset, words int, key uint32) []FilterInstruction {
-	p := []FilterInstruction{{Op: opLoadConst}}
+func mixAddresses(offset, words int, key uint32) []bpf.RawInstruction {
+	p := []bpf.RawInstruction{{Op: opLoadConst}}
 	for i := range 2 * words {
-		p = append(p, FilterInstruction{Op: opToX}, FilterInstruction{Op: opLoadWord, K: uint32(netOffset + offset + 4*i)},
-			FilterInstruction{Op: opXorX})
+		p = append(p, bpf.RawInstruction{Op: opToX}, bpf.RawInstruction{Op: opLoadWord, K: uint32(netOffset + offset + 4*i)},
+			bpf.RawInstruction{Op: opXorX})
 	}
-	return append(p, FilterInstruction{Op: opMul, K: key | 1}, FilterInstruction{Op: opShift, K: 16},
-		FilterInstruction{Op: opReturnA})
+	return append(p, bpf.RawInstruction{Op: opMul, K: key | 1}, bpf.RawInstruction{Op: opShift, K: 16},
+		bpf.RawInstruction{Op: opReturnA})
 }
 
-func dropAll() []FilterInstruction { return []FilterInstruction{{Op: opReturn}} }
+func dropAll() []bpf.RawInstruction { return []bpf.RawInstruction{{Op: opReturn}} }
 
 // attach puts a program in force, in one step; it keeps at most snap bytes of a
 // packet.
-func attach(fd int, program []FilterInstruction, snap int) error {
+func attach(fd int, program []bpf.RawInstruction, snap int) error {
 	if len(program) == 0 {
-		program = []FilterInstruction{{Op: opReturn, K: uint32(snap)}}
+		program = []bpf.RawInstruction{{Op: opReturn, K: uint32(snap)}}
 	}
-	limited := make([]FilterInstruction, len(program))
+	limited := make([]bpf.RawInstruction, len(program))
 	for i, in := range program {
 		if in.Op == opReturn {
 			in.K = min(in.K, uint32(snap))
@@ -121,7 +122,7 @@ func attach(fd int, program []FilterInstruction, snap int) error {
 	return nil
 }
 
-func setProgram(fd, level, option int, program []FilterInstruction) error {
+func setProgram(fd, level, option int, program []bpf.RawInstruction) error {
 	if len(program) == 0 || len(program) > unix.BPF_MAXINSNS {
 		return errors.New("a program has 1 to 4096 instructions")
 	}

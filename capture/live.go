@@ -1,6 +1,10 @@
 package capture
 
-import "log/slog"
+import (
+	"log/slog"
+
+	"golang.org/x/net/bpf"
+)
 
 // AnyInterface captures on all interfaces at once.
 const AnyInterface = "any"
@@ -23,18 +27,10 @@ type LiveConfig struct {
 	Workers int
 	// Filter is the program that says which packets are captured, as
 	// LiveSource.SetFilter takes it; nil captures all.
-	Filter []FilterInstruction
+	Filter []bpf.RawInstruction
 	// Log gets a line each time the interface goes down, vanishes, comes back
 	// or changes its type. Nil discards them.
 	Log *slog.Logger
-}
-
-// FilterInstruction is one instruction of a classic BPF program, with the
-// fields of the kernel's struct sock_filter.
-type FilterInstruction struct {
-	Op     uint16
-	Jt, Jf uint8
-	K      uint32
 }
 
 // Finisher is a Source without an end of its own, as a live one is.
@@ -55,7 +51,7 @@ type LiveSource interface {
 	// kernel took off; on interfaces without link header, from the IP header
 	// on (SKF_AD_HATYPE tells which). It returns how many bytes to keep, 0 for
 	// none. Packets in the ring stay. It may be called from anywhere.
-	SetFilter(program []FilterInstruction) error
+	SetFilter(program []bpf.RawInstruction) error
 }
 
 const (

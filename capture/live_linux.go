@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,7 +39,7 @@ type live struct {
 	// (reading resets them) and the ring's replacement.
 	control sync.Mutex
 	stats   Stats
-	filter  []FilterInstruction
+	filter  []bpf.RawInstruction
 }
 
 // States of live.use. Memory that a lent packet lies in must stay: who gives
@@ -225,7 +226,7 @@ func (l *live) count() {
 }
 
 // SetFilter implements LiveSource.
-func (l *live) SetFilter(program []FilterInstruction) error {
+func (l *live) SetFilter(program []bpf.RawInstruction) error {
 	l.control.Lock()
 	defer l.control.Unlock()
 	if l.closed.Load() || l.ring.fd < 0 {
