@@ -38,6 +38,7 @@ func (r *runner) live(ctx context.Context) error {
 		workers.Wait()
 		return err
 	}
+	r.filterSources()
 	r.startWorkers()
 	var drains sync.WaitGroup
 	for i, s := range r.sources {

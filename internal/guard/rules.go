@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/netcap-guard/netcap-guard/capture/filter"
 	"github.com/netcap-guard/netcap-guard/configs"
 	"github.com/netcap-guard/netcap-guard/engine"
 )
@@ -65,6 +66,10 @@ func (r *runner) reload() (*ReloadObject, error) {
 	if _, _, err := r.cfg.whitelistFiles(); err != nil {
 		return nil, err
 	}
+	r.reloading.Lock()
+	defer r.reloading.Unlock()
+	r.setFilter(nil) // the new rules may need what the old ones did not
+	defer r.filterSources()
 	report, err := r.engine.Reload(r.rules...)
 	if err != nil {
 		return nil, &ExitError{ExitConfig, err}
@@ -121,6 +126,9 @@ func Check(cfg Config, std Streams) error {
 		if !rule.Native() {
 			slow++
 		}
+	}
+	if cfg.Verbose {
+		fmt.Fprintf(std.Err, "the kernel keeps of live packets:\n%s\n", filter.Compile(needs(rs, cfg.Decap)))
 	}
 	if run == 0 && !cfg.Quiet {
 		fmt.Fprintln(std.Err, "warning: no rule runs: nothing will be blocked")

@@ -52,7 +52,9 @@ type runner struct {
 	kernel  *kernelLog  // nil in a replay and in a dry run
 	killer  *connKiller // nil without kill_connections
 	hangups chan os.Signal
-	end     context.CancelFunc // ends the run in order
+	// reloading orders reloads: rules and the kernel's filter change together.
+	reloading sync.Mutex
+	end       context.CancelFunc // ends the run in order
 }
 
 // Run guards interfaces until ctx ends, or replays captures to their end. It
