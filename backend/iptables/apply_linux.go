@@ -194,9 +194,12 @@ func final(err error) bool {
 	return false
 }
 
-func (b *Backend) can() [numFamilies]features {
+func (b *Backend) can() [numFamilies]features { return abilities(b.chains) }
+
+// abilities is what each family can do.
+func abilities(chains [numFamilies]*chain) [numFamilies]features {
 	var out [numFamilies]features
-	for i, c := range b.chains {
+	for i, c := range chains {
 		if c != nil {
 			out[i] = c.can
 		}
@@ -230,7 +233,7 @@ func (b *Backend) check(c backend.Change) error {
 // commit makes the plan's edits: one transaction a family. Where the second
 // family fails the first is rolled back.
 func (b *Backend) commit(ctx context.Context, chains [numFamilies]*chain, p *plan) error {
-	b.state.carry(p)
+	b.state.carry(p, abilities(chains))
 	for i, c := range chains {
 		if c == nil {
 			continue

@@ -146,14 +146,8 @@ func (b *Backend) nothing() error {
 // adopt takes over what was found in the chains and clears up what needs no
 // block.
 func (b *Backend) adopt(ctx context.Context, chains [numFamilies]*chain, found reading) error {
-	var can [numFamilies]features
-	for i, c := range chains {
-		if c != nil {
-			can[i] = c.can
-		}
-	}
 	b.state.reload(found.lines())
-	p, err := b.state.planTidy(time.Now(), can)
+	p, err := b.state.planTidy(time.Now(), abilities(chains))
 	if err != nil {
 		return err
 	}

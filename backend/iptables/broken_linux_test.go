@@ -140,8 +140,8 @@ func withoutMatch(t testing.TB, v, match string) string {
 	fail := strings.Replace(says, "MATCH", match, 1)
 	dir := t.TempDir()
 	for _, tool := range []string{"iptables", "ip6tables"} {
-		wrap(t, dir, tool, v, `case " $* " in *" -m `+match+` "*) `+fail+`;; esac`)
-		wrap(t, dir, tool+"-restore", v, `in=$(cat); case "$in" in *" -m `+match+` "*) `+fail+`;; esac; printf '%s\n' "$in" | $real "$@"; exit`)
+		wrap(t, dir, tool, v, `case " $* " in *" -"[mj]" `+match+` "*) `+fail+`;; esac`)
+		wrap(t, dir, tool+"-restore", v, `in=$(cat); case "$in" in *" -"[mj]" `+match+` "*) `+fail+`;; esac; printf '%s\n' "$in" | $real "$@"; exit`)
 	}
 	return dir
 }
@@ -186,6 +186,26 @@ func TestMissingModules(t *testing.T) {
 				t.Fatalf("init: %v, logged %q, want IPv6 left alone", err, log)
 			}
 			apply(t, b, add(fresh("192.0.2.0/24", backend.Drop)))
+		}},
+		{"hashlimit", func(t *testing.T, b *Backend, _ string, err error, _ string) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			apply(t, b, add(fresh("192.0.2.0/24", backend.Drop), logged("192.0.2.1", "x")))
+			for _, one := range []backend.Block{limited("192.0.2.1", 5, time.Second, 5), fresh("192.0.2.1", backend.Reject)} {
+				if err := b.Apply(t.Context(), add(one)); !errors.Is(err, backend.ErrUnsupported) || !strings.Contains(err.Error(), "xt_hashlimit") {
+					t.Errorf("%s: %v, want ErrUnsupported that names xt_hashlimit", one, err)
+				}
+			}
+		}},
+		{"NFLOG", func(t *testing.T, b *Backend, _ string, err error, _ string) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			apply(t, b, add(limited("192.0.2.1", 5, time.Second, 5)))
+			if err := b.Apply(t.Context(), add(logged("192.0.2.1", "x"))); !errors.Is(err, backend.ErrUnsupported) || !strings.Contains(err.Error(), "xt_NFLOG") {
+				t.Errorf("%v, want ErrUnsupported that names xt_NFLOG", err)
+			}
 		}},
 	} {
 		t.Run(c.match, func(t *testing.T) {

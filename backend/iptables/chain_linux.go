@@ -95,22 +95,22 @@ func (c *chain) apply(ctx context.Context, e edit) error {
 	case len(e.mend) > 0:
 	case len(e.add) == 1 && len(e.del) == 0:
 		return c.step(ctx, "append rule", func() error {
-			_, err := c.output(append(c.verb(e.add[0]), e.add[0].spec...)...)
+			_, err := c.output(append(c.verb(e.add[0]), e.add[0].spec()...)...)
 			return err
 		})
 	case len(e.del) == 1 && len(e.add) == 0:
 		return c.step(ctx, "delete rule", func() error {
-			_, err := c.output(append([]string{"-D", c.name}, e.del[0].spec...)...)
+			_, err := c.output(append([]string{"-D", c.name}, e.del[0].spec()...)...)
 			return err
 		})
 	}
 	lines := make([]string, 0, len(e.mend)+len(e.del)+len(e.add))
 	lines = append(lines, e.mend...)
 	for _, l := range e.del {
-		lines = append(lines, "-D "+c.name+" "+quoteArgs(l.spec))
+		lines = append(lines, "-D "+c.name+" "+l.quoted())
 	}
 	for _, l := range e.add {
-		lines = append(lines, strings.Join(c.verb(l), " ")+" "+quoteArgs(l.spec))
+		lines = append(lines, strings.Join(c.verb(l), " ")+" "+l.quoted())
 	}
 	return c.restore(ctx, "change rules", lines)
 }
@@ -122,7 +122,7 @@ func (c *chain) verb(l *line) []string {
 	if l.rule.role == roleLog {
 		v = []string{"-I", c.name, "1"}
 	}
-	if l.tally != (tally{}) {
+	if l.tally != (tally{}) && !c.can.noCounters {
 		v = append(v, "-c", strconv.FormatUint(l.tally.packets, 10), strconv.FormatUint(l.tally.bytes, 10))
 	}
 	return v

@@ -80,9 +80,9 @@ func (s *state) count(a backend.Action, ls []line, at map[string][]int, read []l
 		if len(where) == 0 {
 			continue
 		}
-		n := read[where[0]].tally
+		n := read[where[0]].tally.plus(l.base)
 		if n.packets < l.tally.packets {
-			s.gone.add(l.rule, a, l.tally.packets)
+			s.gone.add(l.rule, a, l.tally.packets-l.base.packets)
 		}
 		l.tally = n
 	}
@@ -102,19 +102,33 @@ func (s *state) recount(read []line) {
 // carry hands the counters of blocks that are written anew to their new rules:
 // role by role, and what no new rule has the role of to the first. The plan's
 // edits point to the same lines.
-func (s *state) carry(p *plan) {
+func (s *state) carry(p *plan, can [numFamilies]features) {
 	for k, e := range p.next {
 		old := s.entries[k]
 		if old == nil || e == nil || len(e.lines) == 0 || len(old.lines) == 0 || &e.lines[0] == &old.lines[0] {
 			continue
 		}
 		for i := range e.lines {
-			e.lines[i].tally = tally{}
+			e.lines[i].tally, e.lines[i].base = tally{}, tally{}
 		}
 		for _, l := range old.lines {
 			to := slices.IndexFunc(e.lines, func(n line) bool { return n.rule.role == l.rule.role })
 			to = max(to, 0)
 			e.lines[to].tally = e.lines[to].tally.plus(l.tally)
 		}
+		if can[e.family()].noCounters {
+			for i := range e.lines {
+				e.lines[i].base = e.lines[i].tally
+			}
+		}
 	}
+}
+
+// base is what the entry's blocks had counted before its rules did.
+func (e *entry) base() uint64 {
+	var n uint64
+	for _, l := range e.lines {
+		n += l.base.packets
+	}
+	return n
 }

@@ -21,15 +21,19 @@ const (
 // number.
 func lastStop() time.Time { return time.Unix(1<<31-1, 0).UTC() }
 
-// line is one rule and its text. For a rule that was read back, spec is the
-// text as iptables listed it, because a deletion must repeat it word for word
-// (the legacy program compares the matches in their order).
+// line is one rule and its text.
 type line struct {
 	rule rule
 	text string // canonical, for comparison
-	spec []string
-	// tally is what the rule has matched, as far as is known.
+	// listed is the rule as iptables listed it, where that is not how we write
+	// it, because a deletion must repeat it word for word (the legacy program
+	// compares the matches in their order).
+	listed []string
+	// tally is what the rule has matched, as far as is known, those before it
+	// included whose place it took.
 	tally tally
+	// base is the part of tally that the kernel's counter does not hold.
+	base tally
 }
 
 // tally is the counters of a rule.
@@ -37,9 +41,22 @@ type tally struct{ packets, bytes uint64 }
 
 func (c tally) plus(d tally) tally { return tally{c.packets + d.packets, c.bytes + d.bytes} }
 
-func newLine(r rule) line {
-	spec := r.args()
-	return line{rule: r, text: quoteArgs(spec), spec: spec}
+func newLine(r rule) line { return line{rule: r, text: quoteArgs(r.args())} }
+
+// spec is the rule as iptables takes it.
+func (l *line) spec() []string {
+	if l.listed != nil {
+		return l.listed
+	}
+	return l.rule.args()
+}
+
+// quoted is spec as iptables-restore takes it.
+func (l *line) quoted() string {
+	if l.listed != nil {
+		return quoteArgs(l.listed)
+	}
+	return l.text
 }
 
 // parseLine reads a line of `iptables -S CHAIN` without its `-A CHAIN`.
@@ -48,7 +65,12 @@ func parseLine(args []string) (line, bool) {
 	if !ok {
 		return line{}, false
 	}
-	return line{rule: r, text: quoteArgs(r.args()), spec: exactSpec(args, r)}, true
+	ours, listed := r.args(), exactSpec(args, r)
+	l := line{rule: r, text: quoteArgs(ours)}
+	if !slices.Equal(ours, listed) {
+		l.listed = listed
+	}
+	return l, true
 }
 
 // exactSpec copies a listed rule and undoes the rounding of its rate.
@@ -94,6 +116,9 @@ func sameLines(a, b []line) bool {
 // features is what the kernel and the program of one family can do.
 type features struct {
 	noTime, noRange, noHashlimit, noReject, noLog bool
+	// noCounters: a rule always begins to count at zero (ip6tables-nft 1.8.9
+	// takes counters and does not use them).
+	noCounters bool
 
 	rejectRate int    // not above 0: without bound
 	chain      string // the chain's name

@@ -12,12 +12,12 @@ func (s *state) statuses(keys []backend.Key, read []line, now time.Time) []backe
 	found, _ := group(read)
 	at := make(map[backend.Key]backend.Status, len(found))
 	for _, e := range found {
-		b := e.block
+		b, n := e.block, e.packets()
 		if known := s.entries[e.slot()]; known != nil && sameLines(known.lines, e.lines) {
-			b = known.block // its end is exact
+			b, n = known.block, n+known.base() // its end is exact
 		}
 		if _, there := at[b.Key]; !there && !b.Expired(now) {
-			at[b.Key] = status(b, e.packets(), true, now)
+			at[b.Key] = status(b, n, true, now)
 		}
 	}
 	out := make([]backend.Status, len(keys))

@@ -7,6 +7,11 @@ import "strings"
 // stands in double quotes, with a backslash before " ' and \.
 func quoteArgs(args []string) string {
 	var b strings.Builder
+	n := len(args)
+	for _, a := range args {
+		n += len(a) + 2
+	}
+	b.Grow(n)
 	for i, a := range args {
 		if i > 0 {
 			b.WriteByte(' ')
@@ -22,12 +27,16 @@ func quoteArg(b *strings.Builder, a string) {
 		return
 	}
 	b.WriteByte('"')
-	for i := range len(a) {
-		switch a[i] {
-		case '"', '\\', '\'':
-			b.WriteByte('\\')
+	for rest := a; rest != ""; {
+		i := strings.IndexAny(rest, `"'\`)
+		if i < 0 {
+			b.WriteString(rest)
+			break
 		}
-		b.WriteByte(a[i])
+		b.WriteString(rest[:i])
+		b.WriteByte('\\')
+		b.WriteByte(rest[i])
+		rest = rest[i+1:]
 	}
 	b.WriteByte('"')
 }

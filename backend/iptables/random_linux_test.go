@@ -67,7 +67,13 @@ func texts(blocks []backend.Block) string {
 func randomChange(rng *rand.Rand) backend.Change {
 	pool := prefixes("0.0.0.0/0", "::/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "192.0.2.1/32", "2001:db8::/32", "2001:db8::1/128")
 	draw := func() backend.Block {
-		b := fresh("192.0.2.1", backend.Action(rng.IntN(3)))
+		b := fresh("192.0.2.1", backend.Actions()[rng.IntN(len(backend.Actions()))])
+		switch b.Action {
+		case backend.RateLimit:
+			b = meter(1+rng.Uint64N(100), time.Minute, 1+rng.Uint32N(9))(b)
+		case backend.Log:
+			b = note([]string{"", "SSH: ", "it's"}[rng.IntN(3)])(b)
+		}
 		b.Prefix, b.Target = pool[rng.IntN(len(pool))], backend.Target(rng.IntN(2))
 		b.CreatedAt = b.CreatedAt.Truncate(time.Second)
 		b.ExpiresAt = b.CreatedAt.Add(time.Duration(1+rng.IntN(5)) * time.Hour)
@@ -96,42 +102,4 @@ func randomChange(rng *rand.Rand) backend.Change {
 		c.Allow = &allow
 	}
 	return c
-}
-
-// BenchmarkApply is one block added and removed again: two runs of a program.
-func BenchmarkApply(b *testing.B) {
-	for _, v := range variants() {
-		b.Run(v, func(b *testing.B) {
-			ownLock(b)
-			be, _ := start(b, Config{Variant: v})
-			one := fresh("192.0.2.1", backend.Drop)
-			for b.Loop() {
-				apply(b, be, add(one))
-				apply(b, be, remove(one))
-			}
-		})
-	}
-}
-
-// BenchmarkInit is a start on a chain with a thousand blocks.
-func BenchmarkInit(b *testing.B) {
-	for _, v := range variants() {
-		b.Run(v, func(b *testing.B) {
-			ownLock(b)
-			be, _ := start(b, Config{Variant: v})
-			var all []backend.Block
-			for i := range 1000 {
-				one := fresh("192.0.2.1", backend.Drop)
-				one.Prefix = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32)
-				all = append(all, one)
-			}
-			apply(b, be, add(all...))
-			for b.Loop() {
-				next, _ := newBackend(b, Config{Variant: v})
-				if err := next.Init(b.Context()); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
 }

@@ -34,9 +34,25 @@ func prefixes(list ...string) []netip.Prefix {
 	return out
 }
 
+// meter gives a block a limit.
+func meter(rate uint64, per time.Duration, burst uint32) func(backend.Block) backend.Block {
+	return func(b backend.Block) backend.Block {
+		b.Limit = backend.Limit{Rate: rate, Per: per, Burst: burst}
+		return b
+	}
+}
+
+// note makes a block a kernel log rule with this prefix.
+func note(prefix string) func(backend.Block) backend.Block {
+	return func(b backend.Block) backend.Block {
+		b.Log, b.LogPrefix = true, prefix
+		return b
+	}
+}
+
 // TestGolden compares the rules of blocks with a file that a person can read.
 func TestGolden(t *testing.T) {
-	bounded := features{rejectRate: 1000}
+	bounded := features{rejectRate: 1000, chain: "NETCAP", group: 77}
 	edit := func(b backend.Block, f func(*backend.Block)) backend.Block { f(&b); return b }
 	towards := func(b *backend.Block) { b.Target = backend.Destination }
 	var got strings.Builder
@@ -61,6 +77,12 @@ func TestGolden(t *testing.T) {
 		{"without xt_time", sample("192.0.2.1", backend.Drop), nil, features{noTime: true}},
 		{"every address", sample("0.0.0.0/0", backend.Drop), nil, bounded},
 		{"every IPv6 address as destination, with an exception", edit(sample("::/0", backend.RejectReset), towards), prefixes("2001:db8::/32"), bounded},
+		{"ten a second at most", meter(10, time.Second, 5)(sample("192.0.2.1", backend.RateLimit)), nil, bounded},
+		{"a network as destination, three a day at most, with an exception", edit(meter(3, 24*time.Hour, 2)(sample("2001:db8::/32", backend.RateLimit)), towards), prefixes("2001:db8::7/128"), bounded},
+		{"limited without xt_time", meter(60, time.Minute, 1)(sample("192.0.2.1", backend.RateLimit)), nil, features{noTime: true, chain: "NETCAP"}},
+		{"logged", note("SSH: ")(sample("192.0.2.1", backend.Log)), nil, bounded},
+		{"every IPv6 address logged, without a prefix", edit(note("")(sample("::/0", backend.Log)), towards), nil, bounded},
+		{"a log prefix from outside", note("it's -j ACCEPT #")(sample("192.0.2.1", backend.Log)), nil, bounded},
 		{"texts from outside", edit(sample("192.0.2.1", backend.Drop), func(b *backend.Block) {
 			b.Rule, b.Reason = "it's; \"odd\" \\", "$(reboot) -j ACCEPT\n# x"
 		}), nil, bounded},
@@ -98,7 +120,8 @@ func TestBlockRoundTrip(t *testing.T) {
 		b := randomBlock(rng)
 		e := newEntry(b)
 		hs := randomHoles(rng, b.Prefix)
-		if err := e.renderHoles(hs, features{rejectRate: rng.IntN(3) * 500, noTime: rng.IntN(4) == 0}); err != nil {
+		can := features{rejectRate: rng.IntN(3) * 500, noTime: rng.IntN(4) == 0, chain: "NETCAP", group: uint16(rng.IntN(1 << 16))}
+		if err := e.renderHoles(hs, can); err != nil {
 			t.Fatal(err)
 		}
 		var read []line
@@ -144,13 +167,29 @@ func randomBlock(rng *rand.Rand) backend.Block {
 	texts := []string{"", "a", "it's", "x; y", "; @1", `"q" \`, "日本語", strings.Repeat("long ", 50), "--comment x", "!"}
 	b := backend.Block{
 		Key:    backend.Key{Prefix: p.Masked(), Target: backend.Target(rng.IntN(2))},
-		Action: backend.Action(rng.IntN(3)), Rule: texts[rng.IntN(len(texts))], Reason: texts[rng.IntN(len(texts))],
+		Action: backend.Action(rng.IntN(len(backend.Actions()))), Rule: texts[rng.IntN(len(texts))], Reason: texts[rng.IntN(len(texts))],
 		CreatedAt: time.UnixMilli(rng.Int64N(2e12)),
+	}
+	switch b.Action {
+	case backend.RateLimit:
+		b.Limit = randomLimit(rng)
+	case backend.Log:
+		b = note([]string{"", "x", "it's", "日本", " ", "!", "-c", strings.Repeat("y", 63)}[rng.IntN(8)])(b)
 	}
 	if rng.IntN(4) > 0 {
 		b.ExpiresAt = time.Unix(1+rng.Int64N(1<<31-2), rng.Int64N(3)*333_333_333)
 	}
 	return b
+}
+
+// randomLimit is a limit that hashlimit can have.
+func randomLimit(rng *rand.Rand) backend.Limit {
+	for {
+		l := backend.Limit{Rate: 1 + rng.Uint64N(1<<rng.IntN(38)), Per: units()[rng.IntN(4)].per, Burst: 1 + rng.Uint32N(1<<rng.IntN(21))}
+		if backend.CheckLimit(name, l) == nil {
+			return l
+		}
+	}
 }
 
 // randomHoles makes up to 100 holes, as many as fit.
@@ -204,10 +243,16 @@ func TestStop(t *testing.T) {
 // TestForeign: rules that are not ours are not taken for ours.
 func TestForeign(t *testing.T) {
 	const ours = `-s 192.0.2.1/32 -m comment --comment "NETCAP: a; b; @1" -j DROP`
+	const metered = `-s 192.0.2.1/32 -m hashlimit --hashlimit-above 1/sec --hashlimit-burst 5 --hashlimit-name N-0123456789abc --hashlimit-htable-size 1 ` +
+		`--hashlimit-htable-max 1 --hashlimit-htable-gcinterval 60000 --hashlimit-htable-expire 5000 -m comment --comment "NETCAP: a; b; @1" ` +
+		`-m comment --comment "limit 60/minute burst 5" -j DROP`
+	const logged = `-s 192.0.2.1/32 -m comment --comment "NETCAP: a; b; @1" -j NFLOG --nflog-prefix "a b" --nflog-group 77`
 	const every = `-m comment --comment "NETCAP: a; b; @1" -j DROP`
 	for _, l := range []string{
 		ours, `-m comment --comment "until @5" ` + ours, `-m iprange --src-range 0.0.0.0-255.255.255.255 ` + every,
 		`-m iprange --dst-range ::-ffff:: -m iprange ! --dst-range ::1-::2 ` + every,
+		metered, logged, strings.Replace(logged, " --nflog-group 77", "", 1), strings.Replace(logged, ` --nflog-prefix "a b"`, "", 1),
+		strings.Replace(strings.Replace(metered, "burst 5", "burst 1", 2), " --hashlimit-htable-expire 5000", "", 1),
 	} {
 		if args, _ := splitArgs(l); !parses(args) {
 			t.Errorf("our own rule is not read: %s", l)
@@ -231,6 +276,14 @@ func TestForeign(t *testing.T) {
 		"-m hashlimit --hashlimit-above 10/sec --hashlimit-burst 10 --hashlimit-name other " + ours,
 		"-m hashlimit --hashlimit-burst 5 " + ours, "-m ! comment " + ours, "-m mark --mark 1 " + ours,
 		ours + ` -m comment --comment "NETCAP: a; b; @1"`,
+		strings.Replace(metered, "limit 60", "limit 0", 1), strings.Replace(metered, "limit 60/minute", "limit 60/m", 1), strings.Replace(metered, "limit 60/", "limit 060/", 1),
+		strings.Replace(metered, "limit 60/minute burst 5", "limit 1/day burst 5", 1), strings.Replace(metered, "--hashlimit-burst 5", "--hashlimit-burst 6", 1),
+		strings.Replace(metered, "N-0123456789abc", "N-0123456789ab", 1), strings.Replace(metered, "N-0123456789abc", "N-0123456789abz", 1), strings.Replace(metered, "N-0123456789abc", "NETCAP-5", 1),
+		strings.Replace(metered, "htable-expire 5000", "htable-expire 4000", 1), strings.Replace(metered, " --hashlimit-htable-expire 5000", "", 1),
+		strings.Replace(metered, "htable-size 1", "htable-size 2", 1), strings.Replace(metered, "--hashlimit-htable-max 1 ", "", 1), strings.Replace(metered, "DROP", "NFLOG", 1),
+		strings.Replace(metered, "-m hashlimit", "-m hashlimit --hashlimit-mode srcip", 1), `-m comment --comment "limit 5/second burst 5" ` + ours, `-m comment --comment "limit 5/second burst 5" ` + logged,
+		"-p tcp " + logged, logged + " --nflog-threshold 1", strings.Replace(logged, "77", "65536", 1), strings.Replace(logged, "77", "x", 1), strings.Replace(logged, `"a b"`, `"a\"b"`, 1),
+		strings.Replace(logged, "a b", strings.Repeat("x", 64), 1), strings.Replace(logged, "NFLOG", "DROP", 1), "-m hashlimit --hashlimit-above 5/sec --hashlimit-burst 5 --hashlimit-name NETCAP-5 " + logged,
 	} {
 		if args, ok := splitArgs(l); ok && parses(args) {
 			t.Errorf("taken for ours: %s", l)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/netcap-guard/netcap-guard/backend"
@@ -111,14 +112,19 @@ func (c *chain) probe(ctx context.Context, s *structure, m *made) error {
 	var rules [][]string
 	for _, n := range c.needs() {
 		rules = append(rules, n.rule)
-		lines = append(lines, "-A "+c.name+" "+quoteArgs(n.rule))
+		at := "-A " + c.name
+		if len(rules) == 1 {
+			at = fmt.Sprintf("-I %s 1 -c %d %d", c.name, probePackets, probePackets)
+		}
+		lines = append(lines, at+" "+quoteArgs(n.rule))
 	}
 	err := c.restore(ctx, "try matches", lines)
 	if err == nil {
 		m.chain, m.probes = !s.chain, rules
 		s.chain, s.probes, c.probed = true, append(s.probes, rules...), true
-		return nil
+		return c.probeCounters(ctx)
 	}
+	c.can.noCounters = true // not known
 	if !mayBeMissing(ctx, err) {
 		return err
 	}
@@ -136,6 +142,26 @@ func (c *chain) probe(ctx context.Context, s *structure, m *made) error {
 	}
 	c.probed = true
 	return nil
+}
+
+// probePackets is what the first probe pretends to have matched.
+const probePackets = 7
+
+// probeCounters finds out, from the first rule, whether the program gives a new
+// rule the counters that it is told.
+func (c *chain) probeCounters(ctx context.Context) error {
+	return c.step(ctx, "try counters", func() error {
+		text, err := c.output("-v", "-S", c.name, "1")
+		if err != nil {
+			return err
+		}
+		c.can.noCounters = !slices.ContainsFunc(text, func(t string) bool {
+			args, ok := splitArgs(inlineCounters(t))
+			_, n := cutCounters(args)
+			return ok && n.packets == probePackets
+		})
+		return nil
+	})
 }
 
 // probeOne tries one match or target.
