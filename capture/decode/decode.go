@@ -35,8 +35,9 @@ type Decoder struct {
 	outer         Outer
 	// frags collects fragments. again: the packets have been decoded before,
 	// by the decoder whose table that is.
-	frags *fragment.Table
-	again bool
+	// collected: this packet has added to it.
+	frags            *fragment.Table
+	again, collected bool
 	// last is the set that the plan has been applied to: fields that nobody
 	// asks for are never written, so they must be zero to begin with.
 	last *record.Set
@@ -140,17 +141,23 @@ func (d *Decoder) Decode(link uint32, data []byte, length int, set *record.Set) 
 		d.last = set
 	}
 	set.Have, set.HasSegment = 0, false
-	set.Src, set.Dst = netip.Addr{}, netip.Addr{}
-	set.SrcPort, set.DstPort, set.Proto = 0, 0, 0
 	d.layers, d.depth = 0, 0
-	if !d.again {
+	if d.collected {
+		d.collected = false
 		d.frags.Begin()
 	}
 	length = max(length, len(data))
+	var err error
 	if link == linkEthernet {
-		return d.ethernet(data, length, set)
+		err = d.ethernet(data, length, set)
+	} else {
+		err = d.link(link, data, length, set)
 	}
-	return d.link(link, data, length, set)
+	if d.depth == 0 { // no IP: what the last packet left
+		set.Src, set.Dst = netip.Addr{}, netip.Addr{}
+		set.SrcPort, set.DstPort, set.Proto = 0, 0, 0
+	}
+	return err
 }
 
 // DNS decodes a whole DNS message that came over TCP, without its two bytes of

@@ -55,7 +55,7 @@ func (d *Decoder) dnsMessage(data []byte, size int, set *record.Set) error {
 		return d.fail(errDNSShort)
 	}
 	r, flags := &set.DNS, u16(data[2:])
-	set.Have |= record.Of(record.TypeDNS)
+	set.Have |= 1 << record.TypeDNS
 	r.Timestamp = set.Time
 	r.SrcPort, r.DstPort = int32(set.SrcPort), int32(set.DstPort)
 	r.ID = int32(u16(data))

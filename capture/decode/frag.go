@@ -84,6 +84,7 @@ func (d *Decoder) collects(proto uint8, v6 bool) bool {
 
 func (d *Decoder) collect(f *fragment.Fragment) ([]byte, uint8, error) {
 	if !d.again {
+		d.collected = true
 		return d.frags.Add(f)
 	}
 	payload, next := d.frags.Again(&f.Key)

@@ -41,7 +41,7 @@ func (d *Decoder) icmpv4(payload []byte, size int, set *record.Set) error {
 		return nil
 	}
 	r := &set.ICMPv4
-	set.Have |= record.Of(record.TypeICMPv4)
+	set.Have |= 1 << record.TypeICMPv4
 	r.Timestamp = set.Time
 	r.Type, r.Code = int32(payload[0]), int32(payload[1])
 	r.TypeCode = int32(u16(payload))
@@ -89,7 +89,7 @@ func (d *Decoder) icmpv6(payload []byte, size int, set *record.Set) error {
 
 func (d *Decoder) fillICMPv6(payload []byte, size int, set *record.Set) {
 	r := &set.ICMPv6
-	set.Have |= record.Of(record.TypeICMPv6)
+	set.Have |= 1 << record.TypeICMPv6
 	r.Timestamp = set.Time
 	r.Type, r.Code = int32(payload[0]), int32(payload[1])
 	r.TypeCode = int32(u16(payload))

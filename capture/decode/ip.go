@@ -40,10 +40,7 @@ const (
 // enter begins an IP header: the innermost so far, whose addresses count. It
 // comes before they are set, because the first header's are kept.
 func (d *Decoder) enter(set *record.Set) {
-	if d.depth++; d.depth == 1 {
-		return
-	}
-	if d.depth == 2 {
+	if d.depth++; d.depth == 2 {
 		d.outer = outermost(set)
 	}
 	set.SrcPort, set.DstPort = 0, 0
@@ -55,11 +52,11 @@ func (d *Decoder) ipv4(data []byte, wire int, set *record.Set) error {
 	if len(data) < ipv4Header {
 		return d.fail(errIPv4Short)
 	}
-	if data[0]>>4 != 4 {
+	h := (*[ipv4Header]byte)(data)
+	if h[0]>>4 != 4 {
 		return d.fail(errIPv4Version)
 	}
-	head := int(data[0]&15) * 4
-	total := int(u16(data[2:]))
+	head, total := int(h[0]&15)*4, int(u16(h[2:]))
 	if total == 0 {
 		// Captured on the sending host before the card cut it into segments
 		// (TSO): the length is what there is.
@@ -72,14 +69,14 @@ func (d *Decoder) ipv4(data []byte, wire int, set *record.Set) error {
 		return d.fail(errTunnelNesting)
 	}
 	d.enter(set)
-	set.Src = netip.AddrFrom4([4]byte(data[12:16]))
-	set.Dst = netip.AddrFrom4([4]byte(data[16:20]))
-	set.Proto = data[9]
+	set.Src = netip.AddrFrom4([4]byte(h[12:16]))
+	set.Dst = netip.AddrFrom4([4]byte(h[16:20]))
+	set.Proto = h[9]
 	depth := d.depth
 	payload := data[min(head, len(data)):min(total, len(data))]
 
 	var err error
-	switch frag := u16(data[6:]); {
+	switch frag := u16(h[6:]); {
 	case len(data) < head:
 		err = d.fail(errIPv4Short)
 	case frag&0x3fff == 0:

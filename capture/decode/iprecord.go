@@ -8,17 +8,17 @@ var ipv4FlagNames = [8]string{"", "MF", "DF", "DF,MF", "RB", "RB,MF", "RB,DF", "
 // fillIPv4 fills the record from the header with its options, as far as it was
 // captured. Ports come from the set's header, so the transport goes first.
 func (d *Decoder) fillIPv4(head, payload []byte, total int, set *record.Set) error {
-	r, tos, frag := &set.IPv4, head[1], u16(head[6:])
-	size := int(head[0]&15) * 4
-	set.Have |= record.Of(record.TypeIPv4)
+	r, h := &set.IPv4, (*[ipv4Header]byte)(head)
+	tos, frag, size := h[1], u16(h[6:]), int(h[0]&15)*4
+	set.Have |= 1 << record.TypeIPv4
 	r.Timestamp = set.Time
-	r.Version, r.IHL = 4, int32(head[0]&15)
+	r.Version, r.IHL = 4, int32(h[0]&15)
 	r.TOS, r.DSCP, r.ECN = int32(tos), int32(tos>>2), int32(tos&3)
-	r.Length = int32(u16(head[2:]))
-	r.Id = int32(u16(head[4:]))
+	r.Length = int32(u16(h[2:]))
+	r.Id = int32(u16(h[4:]))
 	r.Flags, r.FragOffset = int32(frag>>13), int32(frag&0x1fff)
-	r.TTL, r.Protocol = int32(head[8]), int32(head[9])
-	r.Checksum = int32(u16(head[10:]))
+	r.TTL, r.Protocol = int32(h[8]), int32(h[9])
+	r.Checksum = int32(u16(h[10:]))
 	r.PayloadSize = int32(total - size)
 	r.SrcPort, r.DstPort = int32(set.SrcPort), int32(set.DstPort)
 	r.IsFragment = frag&0x3fff != 0
@@ -91,7 +91,7 @@ func (d *Decoder) ipv4Options(opts []byte, r *record.IPv4) error {
 
 func (d *Decoder) fillIPv6(head, payload []byte, size int, e *extensions, set *record.Set) {
 	r, first := &set.IPv6, u32(head)
-	set.Have |= record.Of(record.TypeIPv6)
+	set.Have |= 1 << record.TypeIPv6
 	r.Timestamp = set.Time
 	r.Version = 6
 	class := first >> 20 & 0xff

@@ -109,7 +109,12 @@ func (d *Decoder) ethernet(data []byte, wire int, set *record.Set) error {
 	if d.plan.ether {
 		d.fillEthernet(data, wire, set)
 	}
-	return d.network(u16(data[12:]), data[ethernetHeader:], wire-ethernetHeader, set)
+	ether := u16(data[12:])
+	data, wire = data[ethernetHeader:], wire-ethernetHeader
+	if ether == etherIPv4 {
+		return d.ipv4(data, wire, set)
+	}
+	return d.network(ether, data, wire, set)
 }
 
 // network decodes what an EtherType says.

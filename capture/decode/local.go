@@ -28,7 +28,7 @@ func (d *Decoder) hardware(address []byte) string {
 // header, link padding included.
 func (d *Decoder) fillEthernet(data []byte, wire int, set *record.Set) {
 	r := &set.Ethernet
-	set.Have |= record.Of(record.TypeEthernet)
+	set.Have |= 1 << record.TypeEthernet
 	r.Timestamp = set.Time
 	ether := u16(data[12:])
 	r.EthernetType = int32(ether)
@@ -95,7 +95,7 @@ func (d *Decoder) arp(data []byte, set *record.Set) error {
 	d.enter(set)
 	set.Src, set.Dst, set.Proto = protocolAddress(from[:proto]), protocolAddress(to[:proto]), 0
 	if d.plan.arp {
-		set.Have |= record.Of(record.TypeARP)
+		set.Have |= 1 << record.TypeARP
 		d.fillARP(data, hw, proto, set)
 	}
 	return nil

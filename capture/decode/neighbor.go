@@ -25,14 +25,14 @@ func (d *Decoder) neighbor(payload []byte, size int, set *record.Set) error {
 	if payload[0] == icmpv6Advertisement {
 		more = d.plan.advertMore
 		r := &set.NeighborAdvertisement
-		set.Have |= record.Of(record.TypeICMPv6NeighborAdvertisement)
+		set.Have |= 1 << record.TypeICMPv6NeighborAdvertisement
 		r.Timestamp = set.Time
 		r.Flags = int32(payload[4])
 		d.addresses(more, set, &r.SrcIP, &r.DstIP)
 		return d.neighborMore(more, address, opts, &r.TargetAddress, &r.Options)
 	}
 	r := &set.NeighborSolicitation
-	set.Have |= record.Of(record.TypeICMPv6NeighborSolicitation)
+	set.Have |= 1 << record.TypeICMPv6NeighborSolicitation
 	r.Timestamp = set.Time
 	d.addresses(more, set, &r.SrcIP, &r.DstIP)
 	return d.neighborMore(more, address, opts, &r.TargetAddress, &r.Options)

@@ -24,6 +24,7 @@ const (
 	moreEDNS
 	moreMalformed
 	moreHardware
+	moreValues
 )
 
 // plan is a record.Want in the form the hot path reads.
@@ -41,8 +42,8 @@ var costly = map[record.Type]map[string]more{
 	record.TypeTCP: {
 		"SrcIP": moreSrc, "DstIP": moreDst, "Payload": morePayload, "PayloadEntropy": moreEntropy,
 		"FlagsStr": moreFlags, "CommunityID": moreCommunity, "Options": moreOptions, "Padding": moreOptions,
-		"MSS": moreOptions, "WindowScale": moreOptions, "HasSACK": moreOptions, "TSval": moreOptions,
-		"TSecr": moreOptions, "OptionsFingerprint": morePrint, "Ja4t": morePrint, "Ja4ts": morePrint,
+		"MSS": moreValues, "WindowScale": moreValues, "HasSACK": moreValues, "TSval": moreValues,
+		"TSecr": moreValues, "OptionsFingerprint": morePrint, "Ja4t": morePrint, "Ja4ts": morePrint,
 	},
 	record.TypeUDP: {"SrcIP": moreSrc, "DstIP": moreDst, "Payload": morePayload, "PayloadEntropy": moreEntropy},
 	record.TypeIPv4: {

@@ -14,16 +14,20 @@ const (
 // size its bytes by the IP header.
 func (d *Decoder) tcp(payload []byte, size int, set *record.Set) error {
 	ports(payload, set)
-	head := payload
-	if len(head) < tcpHeader {
-		if size < tcpHeader || len(head) < tcpFlagsEnd {
+	if len(payload) < tcpHeader {
+		if size < tcpHeader || len(payload) < tcpFlagsEnd {
 			return d.fail(errTCPShort)
 		}
 		// Cut by the snap length: what is missing reads as zero.
-		n := copy(d.header[:], head)
+		n := copy(d.header[:], payload)
 		clear(d.header[n:])
-		head = d.header[:]
+		return d.segment(&d.header, payload, size, set)
 	}
+	return d.segment((*[tcpHeader]byte)(payload), payload, size, set)
+}
+
+// segment decodes a segment whose header is head.
+func (d *Decoder) segment(head *[tcpHeader]byte, payload []byte, size int, set *record.Set) error {
 	offset := int(head[12]>>4) * 4
 	if offset < tcpHeader || offset > size {
 		return d.fail(errTCPOffset)
@@ -37,7 +41,7 @@ func (d *Decoder) tcp(payload []byte, size int, set *record.Set) error {
 		return nil
 	}
 	r, flags := &set.TCP, head[13]
-	set.Have |= record.Of(record.TypeTCP)
+	set.Have |= 1 << record.TypeTCP
 	r.Timestamp = set.Time
 	r.SrcPort, r.DstPort = int32(set.SrcPort), int32(set.DstPort)
 	r.SeqNum, r.AckNum = u32(head[4:]), u32(head[8:])
@@ -73,8 +77,11 @@ func (d *Decoder) fillTCP(opts, data []byte, set *record.Set) error {
 	if more&moreCommunity != 0 {
 		r.CommunityID = communityID(&set.Header)
 	}
-	if more&(moreOptions|morePrint) != 0 {
+	switch {
+	case more&(moreOptions|morePrint) != 0:
 		return d.tcpOptions(opts, r)
+	case more&moreValues != 0:
+		return d.tcpValues(opts, r)
 	}
 	return nil
 }
@@ -138,6 +145,32 @@ func readTCPOption(kind byte, data []byte, r *record.TCP) {
 	}
 }
 
+// tcpValues is tcpOptions where nobody asks for the options themselves.
+func (d *Decoder) tcpValues(opts []byte, r *record.TCP) error {
+	r.MSS, r.WindowScale, r.HasSACK, r.TSval, r.TSecr = 0, 0, false, 0, 0
+	if len(opts) == 12 && u32(opts) == 0x0101080a { // as every segment after the handshake has them
+		r.TSval, r.TSecr = u32(opts[4:]), u32(opts[8:])
+		return nil
+	}
+	for len(opts) > 0 {
+		kind := opts[0]
+		switch kind {
+		case tcpEnd:
+			return nil
+		case tcpNop:
+			opts = opts[1:]
+			continue
+		}
+		if len(opts) < 2 || opts[1] < 2 || int(opts[1]) > len(opts) {
+			return d.fail(errTCPOption)
+		}
+		readTCPOption(kind, opts[2:opts[1]], r)
+		r.HasSACK = r.HasSACK || kind == tcpSACKOK || kind == tcpSACK
+		opts = opts[opts[1]:]
+	}
+	return nil
+}
+
 // udp decodes a UDP datagram (RFC 768).
 func (d *Decoder) udp(payload []byte, size int, set *record.Set) error {
 	ports(payload, set)
@@ -173,7 +206,7 @@ func (d *Decoder) udp(payload []byte, size int, set *record.Set) error {
 // as it can be believed.
 func (d *Decoder) fillUDP(head, data []byte, length int, set *record.Set) {
 	r := &set.UDP
-	set.Have |= record.Of(record.TypeUDP)
+	set.Have |= 1 << record.TypeUDP
 	r.Timestamp = set.Time
 	r.SrcPort, r.DstPort = int32(set.SrcPort), int32(set.DstPort)
 	r.Length, r.Checksum = int32(u16(head[4:])), int32(u16(head[6:]))
