@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"testing"
 
 	"github.com/netcap-guard/netcap-guard/capture/stream"
@@ -113,4 +114,13 @@ func run(t testing.TB, want record.Want, cfg stream.Config, packets ...packet) (
 		table.Segment(p.set(), false)
 	}
 	return c, table
+}
+
+func fieldsOf(t record.Type) []string {
+	typ := reflect.TypeOf(t.New()).Elem()
+	names := make([]string, typ.NumField())
+	for i := range names {
+		names[i] = typ.Field(i).Name
+	}
+	return names
 }

@@ -62,6 +62,10 @@ func (t *Table) data(i uint32, c *conn, dir int, seg *record.Segment) {
 	if len(data) > int(seg.Size) {
 		data = data[:seg.Size]
 	}
+	for before := uint64(0); at > int64(h.next) && h.next != before; {
+		before = h.next
+		jump(h)
+	}
 	if end <= int64(h.next) {
 		return // had it
 	}
@@ -93,6 +97,10 @@ func (t *Table) data(i uint32, c *conn, dir int, seg *record.Segment) {
 func (t *Table) advance(i uint32, c *conn, dir int) {
 	h := &c.half[dir]
 	for h.kept != nil && len(h.kept.waiting) > 0 {
+		if h.mode == passOver {
+			t.dropState(c, dir)
+			return
+		}
 		s := h.kept
 		p := s.waiting[0]
 		if p.at > h.next {
@@ -105,10 +113,6 @@ func (t *Table) advance(i uint32, c *conn, dir int) {
 			t.deliver(i, c, dir, p.data[h.next-p.at:])
 		}
 		t.pool.put(p.data)
-		if h.mode == passOver {
-			t.dropState(c, dir)
-			return
-		}
 		t.release(h)
 	}
 }

@@ -47,15 +47,7 @@ func (t *Table) http(c *conn, dir int, data []byte) (int, bool) {
 	h := &c.half[dir]
 	switch h.step {
 	case inBody, inChunk:
-		k, ended := pass(h, data)
-		if ended {
-			if h.step == inChunk {
-				h.step = atChunk
-			} else {
-				h.step = atStart
-			}
-		}
-		return k, true
+		return pass(h, data)
 	case atChunk, atTrailer:
 		return t.line(h, data)
 	case atStart, atPacket:

@@ -19,7 +19,6 @@ func (t *Table) release(h *half) {
 		t.forget(s)
 		s.waiting, s.bytes, s.spare = s.waiting[:0], 0, t.spare
 		t.spare, h.kept = s, nil
-		t.stats.bytes.Store(uint64(t.pool.used))
 	}
 }
 
@@ -50,7 +49,6 @@ func (t *Table) take(i uint32, n int) []byte {
 	for {
 		b := t.pool.get(n)
 		if b != nil {
-			t.stats.bytes.Store(uint64(t.pool.used))
 			return b
 		}
 		if sizeClass(n) >= bufferSizes || !t.shed(i) {

@@ -74,9 +74,10 @@ func (t *Table) read(c *conn, dir int, data []byte) int {
 			t.scanned = 0
 		}
 		if !more {
-			break
+			return n
 		}
 	}
+	jump(h)
 	return n
 }
 
@@ -240,16 +241,35 @@ func (t *Table) dns(c *conn, dir int, data []byte) (int, bool) {
 	return size, true
 }
 
-// pass consumes bytes of a message that nobody reads, and moves the byte to
-// come behind those that have not come yet, so that nothing waits for them. It
-// reports whether the message ends within data.
+// pass consumes bytes of a message that nobody reads, and reports whether the
+// message ends within data.
 func pass(h *half, data []byte) (int, bool) {
 	k := int(min(h.rest, uint64(len(data))))
 	h.rest -= uint64(k)
-	if h.rest > 0 {
-		jump := min(h.rest, maxJump)
-		h.next += jump
-		h.rest -= jump
+	if h.rest == 0 {
+		passed(h)
 	}
-	return k, h.rest == 0
+	return k, true
+}
+
+// passed sets a direction to what follows the bytes that were passed over.
+func passed(h *half) {
+	if h.step == inChunk {
+		h.step = atChunk
+	} else {
+		h.step = atStart
+	}
+}
+
+// jump moves the byte to come behind those of a message that nobody reads:
+// nothing has to wait for them, and whether they come does not matter.
+func jump(h *half) {
+	if h.rest == 0 || h.step != inBody && h.step != inChunk {
+		return
+	}
+	n := min(h.rest, maxJump)
+	h.next += n
+	if h.rest -= n; h.rest == 0 {
+		passed(h)
+	}
 }

@@ -192,6 +192,9 @@ func (t *Table) Segment(set *record.Set, witness bool) {
 		t.data(i, c, dir, seg)
 	}
 	t.settle(i, c)
+	if used := uint64(t.pool.used); used != t.stats.bytes.Load() {
+		t.stats.bytes.Store(used)
+	}
 }
 
 // opens reports whether a segment of no known connection begins one: a SYN of

@@ -17,11 +17,7 @@ const tlsRecordHeader = 5
 func (t *Table) tls(c *conn, dir int, data []byte) (int, bool) {
 	h := &c.half[dir]
 	if h.step == inBody {
-		k, ended := pass(h, data)
-		if ended {
-			h.step = atStart
-		}
-		return k, true
+		return pass(h, data)
 	}
 	if len(data) < tlsRecordHeader || len(data) < t.scanned {
 		return 0, false
