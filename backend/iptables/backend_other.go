@@ -75,3 +75,6 @@ func (*Backend) EndsOnWallClock() bool { return true }
 func (*Backend) Dropped(context.Context) ([]backend.Drops, error) {
 	return nil, opError("count drops", errNotLinux)
 }
+
+// Rules is 0.
+func (*Backend) Rules() int { return 0 }

@@ -38,6 +38,8 @@ func translate(status int, text string) error {
 			"Table does not exist", "do you need to insmod", "Failed to initialize nft",
 			"Protocol not supported", "Address family not supported", "Couldn't load match", "Couldn't load target `REJECT'",
 		}},
+		// A limit that overflows in the kernel; backend.CheckLimit refuses those.
+		{backend.ErrUnsupported, []string{"Numerical result out of range"}},
 		{errInUse, []string{"Too many links", "Device or resource busy", "Directory not empty"}},
 		{backend.ErrFull, []string{"Cannot allocate memory", "Memory allocation problem", "No space left", "Out of memory"}},
 		{errNoTarget, []string{"Couldn't load target", "does not exist"}},

@@ -15,6 +15,21 @@
 // chain until a Change removes it (package firewall's Manager sends one when a
 // block ends) or the next Init clears it away. List passes it over.
 //
+// A rate limit is a rule with a hashlimit table of its own, one bucket for the
+// whole prefix; a second comment carries the limit as it was asked for. A packet
+// from this host to itself passes the chain twice and costs two of the bucket.
+// The kernel looks a table up among all others each time it takes a rule, and
+// the legacy program hands it every rule anew: with thousands of rate limits
+// each change takes long (10,000: about a second). A bucket that takes more
+// than 12 hours to fill may get back less than it should after a long rest:
+// the kernel's sum overflows there (rateinfo_recalc in xt_hashlimit.c).
+//
+// A kernel log rule hands packets to an NFLOG group and lets them go on. Those
+// rules stand at the front of the chain, before every block.
+//
+// A rule that takes another's place goes on with its counters. For that, and so
+// that Dropped loses nothing, a change that removes rules reads the chain first.
+//
 // The chain is linear: the kernel compares every packet with every rule. Above
 // a thousand rules the backend warns, once, that backend nft is the answer.
 package iptables
