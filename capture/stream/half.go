@@ -44,6 +44,9 @@ const (
 	// maxWaiting bounds the pieces of a direction: finding the place of one
 	// must stay cheap.
 	maxWaiting = 1024
+	// patience is how many pieces a gap is left open for where nobody is seen
+	// to ask for the bytes again; TCP itself takes three for a loss (RFC 5681).
+	patience = 3
 	// coalesced is how long a piece may grow by what follows it.
 	coalesced = 16 << 10
 )
@@ -58,6 +61,10 @@ func (t *Table) data(i uint32, c *conn, dir int, seg *record.Segment) {
 		h.begin(seg.Seq)
 	}
 	at := int64(h.next) + int64(int32(seg.Seq-(h.base+uint32(h.next))))
+	if at == -1 && h.next == 0 && !c.confirmed && seg.Size > 1 && h.kept == nil {
+		// Packets made by hand often forget that a SYN takes a number of its own.
+		h.base, at = seg.Seq, 0
+	}
 	data, end := seg.Payload, at+int64(seg.Size)
 	if len(data) > int(seg.Size) {
 		data = data[:seg.Size]
@@ -118,16 +125,26 @@ func (t *Table) advance(i uint32, c *conn, dir int) {
 }
 
 // passGap gives up bytes that are missing, if it is known that they will not
-// come: the receiver has them, and what follows them is here.
+// come: the receiver has them, and what follows them is here. Where nothing is
+// seen of the receiver and little of the beginning, a message that begins where
+// a segment does is as good a sign, or that several segments came since.
 func (t *Table) passGap(i uint32, c *conn, dir int) {
 	h := &c.half[dir]
-	if h.kept == nil || len(h.kept.waiting) == 0 || !h.acks {
+	if h.kept == nil || len(h.kept.waiting) == 0 {
 		return
 	}
-	if acked := int64(h.next) + int64(int32(h.acked-(h.base+uint32(h.next)))); acked < int64(h.kept.waiting[0].at) {
-		return
+	s := h.kept
+	if h.acks {
+		if acked := int64(h.next) + int64(int32(h.acked-(h.base+uint32(h.next)))); acked < int64(s.waiting[0].at) {
+			return
+		}
+	} else {
+		begins := len(s.buf) == 0 && first(s.waiting[0].data, false) == httpProtocol
+		if c.confirmed || !begins && len(s.waiting) < patience {
+			return
+		}
 	}
-	t.skip(c, dir, h.kept.waiting[0].at)
+	t.skip(c, dir, s.waiting[0].at)
 	t.advance(i, c, dir)
 }
 

@@ -188,9 +188,9 @@ func segmentation(t *testing.T, seed uint64) {
 	e := web()
 	e.cISN, e.sISN = r.Uint32(), r.Uint32()
 	up, down := conversation(r)
-	whole, _ := run(t, everything(), stream.Config{}, append(e.open(), e.up(0, up), e.down(0, down))...)
+	whole, _ := run(t, everything(), stream.Config{Connections: 64}, append(e.open(), e.up(0, up), e.down(0, down))...)
 	packets := slices.Concat(e.open(), cut(r, up, e.up), cut(r, down, e.down))
-	parts, table := run(t, everything(), stream.Config{}, packets...)
+	parts, table := run(t, everything(), stream.Config{Connections: 64}, packets...)
 	if !slices.Equal(whole.lines, parts.lines) {
 		t.Errorf("seed %d: whole:\n%s\nin parts:\n%s\n%+v", seed, strings.Join(whole.lines, "\n"), strings.Join(parts.lines, "\n"), table.Stats())
 	}
