@@ -157,38 +157,28 @@ func TestLimitsAndLogsAreNoBlocks(t *testing.T) {
 	}
 }
 
-// The whitelist is not slowed down; a log rule of a whitelisted or protected
-// address stops nothing and is made.
+// Who is whitelisted or protected is neither slowed down nor logged, and a log
+// rule cannot be forced on him.
 func TestLimitsAndLogsOfTheWhitelisted(t *testing.T) {
 	m := dry(t, func(c *ManagerConfig) { c.Whitelist = []string{"192.0.0.0/24"} })
 	for _, req := range []Request{limited(time.Hour), logged("x", time.Hour)} {
-		want := Whitelisted
-		if req.Action == backend.Log {
-			want = Created
-		}
 		for _, p := range []string{"192.0.0.1/32", "127.0.0.1/32"} {
 			req.Prefix = netip.MustParsePrefix(p)
-			if res, err := m.Block(t.Context(), req); err != nil || res.Outcome != want {
-				t.Errorf("%s of %s: %s, %v, want %s", req.Action, p, res.Outcome, err, want)
+			req.Force = req.Action == backend.Log
+			if res, err := m.Block(t.Context(), req); err != nil || res.Outcome != Whitelisted {
+				t.Errorf("%s of %s: %s, %v", req.Action, p, res.Outcome, err)
 			}
 		}
-	}
-	req := limited(time.Hour)
-	req.Prefix = netip.MustParsePrefix("198.51.100.1/32")
-	logs := logged("y", time.Hour)
-	logs.Prefix = req.Prefix
-	for _, r := range []Request{req, logs} {
-		if _, err := m.Block(t.Context(), r); err != nil {
-			t.Fatal(err)
+		req.Prefix, req.Force = netip.MustParsePrefix("198.51.100.1/32"), false
+		if res, err := m.Block(t.Context(), req); err != nil || res.Outcome != Created {
+			t.Errorf("%s: %s, %v", req.Action, res.Outcome, err)
 		}
 	}
 	if err := m.AddToWhitelist("198.51.100.0/24"); err != nil {
 		t.Fatal(err)
 	}
-	for _, i := range m.GetActiveBlocks() {
-		if i.Action != "LOG" {
-			t.Errorf("%s of %s is left after whitelisting", i.Action, i.IP)
-		}
+	if got := full(m); got != "" {
+		t.Errorf("left after whitelisting:\n%s", got)
 	}
 }
 

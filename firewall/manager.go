@@ -157,7 +157,7 @@ func (m *Manager) adopt(ctx context.Context) error {
 		b.Rule = same(texts, b.Rule)
 		e := &entry{Block: b, by: adopted}
 		if lift := b.Expired(now) || m.exempt(b.Key, false); lift && !m.cfg.Attach {
-			if b.Rule != ManualRule || m.white.all.covers(b.Prefix) || b.Expired(now) {
+			if b.Rule != ManualRule || b.Log || m.white.all.covers(b.Prefix) || b.Expired(now) {
 				change.Remove = append(change.Remove, b)
 				continue
 			}

@@ -29,7 +29,19 @@ type reference struct {
 	comment int
 	stats   refStats
 	ended   map[string]uint64 // events: why blocks ended
+
+	// escalated are the blocks that count for the next one, of the addresses
+	// that there is room for, the latest block last.
+	escalated []refEscalated
 }
+
+type refEscalated struct {
+	whom
+	at []time.Time
+}
+
+// modelEscalations is how many addresses the escalation has room for.
+const modelEscalations = 4
 
 // refStats are the statistics of the Manager that runs now.
 type refStats struct {
@@ -130,8 +142,8 @@ func (r *reference) pierced(protected netip.Prefix, a netip.Addr) bool {
 
 // stops: packets with the address on the target's side go no further.
 func (r *reference) stops(t backend.Target, a netip.Addr) bool {
-	for k := range r.blocks {
-		if k.Target == t && k.Prefix.Contains(a) {
+	for k, b := range r.blocks {
+		if k.Target == t && k.Prefix.Contains(a) && b.Action.Stops() {
 			return !r.passes(a)
 		}
 	}
@@ -150,40 +162,138 @@ func (r *reference) advance(d time.Duration) {
 	}
 }
 
-// block is a request for a valid block that is not of everybody; p is
+// key is what a request is about: all of an IPv6 prefix in place of an address.
+func (r *reference) key(req Request) (asked, k backend.Key) {
+	k = backend.Key{Prefix: req.Prefix, Target: req.Target, Log: req.Action == backend.Log}
+	asked = k
+	if req.IPv6Prefix > 0 && k.Prefix.Bits() == 128 && !req.Force {
+		k.Prefix = netip.PrefixFrom(k.Prefix.Addr(), req.IPv6Prefix).Masked()
+	}
+	return asked, k
+}
+
+// all makes requests that come together: in each change no key twice, and a
+// block by force alone.
+func (r *reference) all(reqs []Request) []Outcome {
+	out := make([]Outcome, len(reqs))
+	var left []int
+	for i := range reqs {
+		left = append(left, i)
+	}
+	for len(left) > 0 {
+		var later []int
+		seen := map[backend.Key]bool{}
+		for n, i := range left {
+			_, k := r.key(reqs[i])
+			switch {
+			case reqs[i].Force && n > 0:
+				later = append(later, left[n:]...)
+			case seen[k]:
+				later = append(later, i)
+				continue
+			default:
+				seen[k] = true
+				out[i] = r.block(reqs[i])
+			}
+			if reqs[i].Force {
+				if n == 0 {
+					later = left[1:]
+				}
+				break
+			}
+		}
+		left = later
+	}
+	return out
+}
+
+// block is a request for a valid block that is not of everybody; its prefix is
 // canonical.
-func (r *reference) block(k backend.Key, req Request) Outcome {
-	if r.exempt(k.Prefix, req.Force) {
+func (r *reference) block(req Request) Outcome {
+	asked, k := r.key(req)
+	force := req.Force && !k.Log
+	if r.exempt(asked.Prefix, force) || r.exempt(k.Prefix, force) {
 		r.stats.whitelisted++
 		return Whitelisted
 	}
-	end := r.now.Add(req.Duration)
-	if req.Duration == 0 {
-		end = time.Time{}
+	old := r.blocks[k]
+	replaces := old != nil && req.Action.Stops() && old.Action == backend.RateLimit
+	end := r.end(req, k, old == nil || replaces)
+	fresh := &refBlock{origin: OriginManual, forced: force, Block: backend.Block{
+		Key: k, Action: req.Action, Limit: req.Limit, LogPrefix: req.LogPrefix,
+		Rule: backend.Clean(req.Rule), Reason: backend.Clean(req.Reason), CreatedAt: r.now, ExpiresAt: end,
+	}}
+	if req.ByRule {
+		fresh.origin = OriginRule
 	}
-	if old := r.blocks[k]; old != nil {
-		r.stats.duplicates++
-		if !later(end, old.ExpiresAt) {
-			return Duplicate
-		}
-		old.ExpiresAt, old.Rule, old.Reason = end, backend.Clean(req.Rule), backend.Clean(req.Reason)
-		old.forced, old.loose = old.forced || req.Force, false
-		return Extended
-	}
-	if !r.admit(req.ByRule) {
+	switch {
+	case old == nil && !r.admit(req.ByRule):
 		r.stats.refused++
 		r.stats.errors++
 		return Refused
+	case replaces:
+		if !later(end, old.ExpiresAt) {
+			fresh.ExpiresAt, fresh.loose = old.ExpiresAt, old.loose
+		}
+		r.stats.removed++
+	case old != nil:
+		r.stats.duplicates++
+		weaker := req.Action == backend.RateLimit && old.Action.Stops()
+		if weaker || !later(end, old.ExpiresAt) {
+			return Duplicate
+		}
+		old.ExpiresAt, old.Rule, old.Reason = end, fresh.Rule, fresh.Reason
+		old.forced, old.loose = old.forced || fresh.forced, false
+		return Extended
 	}
-	b := &refBlock{origin: OriginManual, forced: req.Force, Block: backend.Block{
-		Key: k, Action: req.Action, Rule: backend.Clean(req.Rule), Reason: backend.Clean(req.Reason), CreatedAt: r.now, ExpiresAt: end,
-	}}
-	if req.ByRule {
-		b.origin = OriginRule
-	}
-	r.blocks[k] = b
+	r.blocks[k] = fresh
 	r.stats.created++
+	r.remember(req, k)
 	return Created
+}
+
+// end is when a request's block ends: the first block of an address lasts as
+// long as the first step of the escalation, and so on; a block that is there
+// keeps its step.
+func (r *reference) end(req Request, k backend.Key, anew bool) time.Time {
+	d := req.Duration
+	if len(req.Escalation) > 0 && !k.Log {
+		n := 0
+		for _, e := range r.escalated {
+			for _, at := range e.at {
+				if e.whom == (whom{k.Prefix, k.Target}) && r.now.Sub(at) < req.EscalationMemory {
+					n++
+				}
+			}
+		}
+		if !anew && n > 0 {
+			n--
+		}
+		d = req.Escalation[min(n, len(req.Escalation)-1)]
+	}
+	if d == 0 {
+		return time.Time{}
+	}
+	return r.now.Add(d)
+}
+
+func (r *reference) remember(req Request, k backend.Key) {
+	if len(req.Escalation) == 0 || k.Log {
+		return
+	}
+	one := refEscalated{whom: whom{k.Prefix, k.Target}}
+	for i, e := range r.escalated {
+		if e.whom == one.whom {
+			one.at = e.at
+			r.escalated = slices.Delete(r.escalated, i, i+1)
+			break
+		}
+	}
+	if len(r.escalated) == modelEscalations {
+		r.escalated = r.escalated[1:]
+	}
+	one.at = append(slices.Clone(one.at[max(len(one.at)-MaxEscalation+1, 0):]), r.now)
+	r.escalated = append(r.escalated, one)
 }
 
 // later: an end comes after another; the zero time is for ever.
@@ -218,7 +328,9 @@ func (r *reference) lift(why string, keys ...backend.Key) {
 }
 
 func (r *reference) unblock(p netip.Prefix) {
-	r.lift(ByManual, backend.Key{Prefix: p}, backend.Key{Prefix: p, Target: backend.Destination})
+	for _, log := range []bool{false, true} {
+		r.lift(ByManual, backend.Key{Prefix: p, Log: log}, backend.Key{Prefix: p, Target: backend.Destination, Log: log})
+	}
 }
 
 func (r *reference) flush() { r.lift(ByFlush, r.keys()...) }
@@ -270,7 +382,7 @@ func (r *reference) setList(origin string, list []netip.Prefix) {
 // the kernel shows them, and the whitelist of the configuration.
 func (r *reference) restart() {
 	r.white, r.lifted, r.stats = map[netip.Prefix][]string{}, map[netip.Prefix]bool{}, refStats{}
-	r.ended = map[string]uint64{}
+	r.ended, r.escalated = map[string]uint64{}, nil
 	r.began, r.inMinute = time.Time{}, 0
 	for _, p := range r.config {
 		r.white[p] = []string{OriginConfig}
@@ -282,7 +394,7 @@ func (r *reference) restart() {
 			// What is protected and not whitelisted can only have been blocked by
 			// force; that is believed where a person asked for it.
 			b.forced = true
-			if b.Rule != ManualRule || r.exempt(k.Prefix, true) {
+			if b.Rule != ManualRule || k.Log || r.exempt(k.Prefix, true) {
 				delete(r.blocks, k)
 			}
 		}
@@ -307,7 +419,14 @@ func (r *reference) keys() []backend.Key {
 }
 
 func compareKey(a, b backend.Key) int {
-	return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()), cmp.Compare(a.Target, b.Target))
+	return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()), cmp.Compare(a.Target, b.Target), boolean(a.Log)-boolean(b.Log))
+}
+
+func boolean(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // nearEnd reports whether some block ends within moments of t, where what a

@@ -20,6 +20,8 @@ type iptablesWorld struct {
 
 func (*iptablesWorld) comment() int { return 255 }
 
+func (*iptablesWorld) logPrefixes() []string { return []string{"SSH: ", "SYN flood: ", ""} }
+
 // settle does nothing: the look that the test asks for comes next.
 func (*iptablesWorld) settle(*testing.T, *Manager, func() bool) {}
 
@@ -128,7 +130,7 @@ func (w *iptablesWorld) add(rng *rand.Rand, ref *reference) damage {
 	tool := program(w, b.Key)
 	d := damage{name: "-A " + b.String(), added: []backend.Block{b}}
 	beside := old != nil && old.Action != b.Action && rng.IntN(2) == 0
-	if beside { // the first stays
+	if beside && !b.Action.Stronger(old.Action) { // the first stays
 		d = damage{name: "beside another: " + d.name}
 	}
 	d.do = func() {
@@ -155,13 +157,14 @@ type ipRule struct {
 	within  []netip.Addr // from, to; nil: all of the prefix
 	holes   []netip.Addr // pairs
 	partial bool         // a protocol or a rate decides as well
+	log     bool
 }
 
 func (r ipRule) key() backend.Key {
 	if !r.prefix.IsValid() {
-		return backend.Key{Prefix: netip.PrefixFrom(r.within[0], 0).Masked(), Target: r.target}
+		return backend.Key{Prefix: netip.PrefixFrom(r.within[0], 0).Masked(), Target: r.target, Log: r.log}
 	}
-	return backend.Key{Prefix: r.prefix, Target: r.target}
+	return backend.Key{Prefix: r.prefix, Target: r.target, Log: r.log}
 }
 
 func between(pairs []netip.Addr, a netip.Addr) bool {
@@ -174,7 +177,7 @@ func between(pairs []netip.Addr, a netip.Addr) bool {
 }
 
 func (r ipRule) stops(a netip.Addr) bool {
-	return r.ours && !r.partial && (!r.prefix.IsValid() || r.prefix.Contains(a)) &&
+	return r.ours && !r.partial && !r.log && (!r.prefix.IsValid() || r.prefix.Contains(a)) &&
 		(r.within == nil || between(r.within, a)) && !between(r.holes, a)
 }
 
@@ -205,6 +208,8 @@ func parseIPRule(t *testing.T, text string) ipRule {
 			r.target = backend.Destination
 		case "-p", "--hashlimit-above":
 			r.partial = true
+		case "NFLOG":
+			r.log = true
 		}
 		switch word {
 		case "-s", "-d":

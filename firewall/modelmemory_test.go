@@ -49,6 +49,8 @@ func (*memoryWorld) kill(m *Manager) error {
 
 func (*memoryWorld) comment() int { return 127 }
 
+func (*memoryWorld) logPrefixes() []string { return []string{"SSH: "} }
+
 // settle lets the monitor speak, and what it asked for be done: the second
 // look at the kernel within a moment comes after a pause.
 func (*memoryWorld) settle(*testing.T, *Manager, func() bool) {
@@ -78,7 +80,7 @@ func (w *memoryWorld) filter(t *testing.T) func(backend.Target, netip.Addr) bool
 	return func(target backend.Target, a netip.Addr) bool {
 		in := func(p netip.Prefix) bool { return p.Contains(a) }
 		return !slices.ContainsFunc(allowed, in) &&
-			slices.ContainsFunc(list, func(b backend.Block) bool { return b.Target == target && in(b.Prefix) })
+			slices.ContainsFunc(list, func(b backend.Block) bool { return b.Action.Stops() && b.Target == target && in(b.Prefix) })
 	}
 }
 
@@ -109,6 +111,8 @@ func (w *memoryWorld) damage(_ *testing.T, rng *rand.Rand, ref *reference) damag
 			d.added = does.Add
 		case !beside:
 			does.Remove, d.added = []backend.Key{b.Key}, does.Add
+		case b.Action.Stronger(old.Action):
+			d.added = does.Add
 		default: // the first stays
 		}
 	case n < 7:
@@ -188,7 +192,7 @@ func groups(ref *reference) [][]backend.Key {
 	var out [][]backend.Key
 	at := map[string]int{}
 	for _, k := range ref.keys() {
-		name := fmt.Sprint(ref.blocks[k].Action, k.Target, k.Prefix.Addr().BitLen(), k.Prefix.Bits())
+		name := fmt.Sprint(ref.blocks[k].Action, ref.blocks[k].LogPrefix, k.Target, k.Prefix.Addr().BitLen(), k.Prefix.Bits())
 		i, ok := at[name]
 		if !ok {
 			i = len(out)

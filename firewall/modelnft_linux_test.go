@@ -21,6 +21,8 @@ type nftWorld struct{ kernelWorld }
 
 func (*nftWorld) comment() int { return 127 }
 
+func (*nftWorld) logPrefixes() []string { return nil }
+
 // settle waits for the monitor.
 func (*nftWorld) settle(t *testing.T, _ *Manager, arrived func() bool) {
 	for deadline := time.Now().Add(patience); !arrived(); time.Sleep(time.Millisecond) {

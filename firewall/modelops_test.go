@@ -17,7 +17,7 @@ func (r *modelRun) step() {
 		weight int
 		do     func()
 	}{
-		{80, r.opBlock}, {28, r.opAgain}, {8, r.opUnblock}, {24, r.opClock}, {12, r.opAllow}, {16, r.opDisallow},
+		{72, r.opBlock}, {28, r.opAgain}, {10, r.opBulk}, {8, r.opUnblock}, {24, r.opClock}, {12, r.opAllow}, {16, r.opDisallow},
 		{8, r.opSetList}, {1, r.opFlush}, {40, r.opDamage}, {12, r.opCrash}, {1, r.opClose}, {6, r.opBadInput},
 	}
 	total := 0
@@ -93,6 +93,7 @@ func (r *modelRun) opBlock() {
 	if r.chance(35) {
 		k.Target = backend.Destination
 	}
+	k.Log = r.chance(12)
 	r.request(k, r.chance(12))
 }
 
@@ -107,21 +108,51 @@ func (r *modelRun) opAgain() {
 	r.request(k, r.ref.blocks[k].forced && r.chance(80) || r.chance(10))
 }
 
-func (r *modelRun) request(k backend.Key, force bool) {
+// drawn is a request about the key, its prefix canonical.
+func (r *modelRun) drawn(k backend.Key, force bool) Request {
+	few := r.w.logPrefixes() == nil
+	k.Log = k.Log && !few
 	req := Request{
-		Prefix: r.form(k.Prefix), Target: k.Target, Action: pick(r, []backend.Action{backend.Drop, backend.Drop, backend.Drop, backend.Reject, backend.RejectReset}),
-		Duration: r.duration(k), ByRule: r.chance(50), Force: force || k.Prefix.Bits() == 0,
-		Rule: pick(r, []string{"", "Block SSH Brute Force", ManualRule, ManualRule, "a; b", "fünf", `"quoted"`, strings.Repeat("r", backend.MaxRuleName)}),
+		Prefix: k.Prefix, Target: k.Target, ByRule: r.chance(50), Force: force || k.Prefix.Bits() == 0,
+		Action: pick(r, []backend.Action{backend.Drop, backend.Drop, backend.Reject, backend.RejectReset, backend.RateLimit, backend.RateLimit}),
+		Rule:   pick(r, []string{"", "Block SSH Brute Force", ManualRule, ManualRule, "a; b", "fünf", `"quoted"`, strings.Repeat("r", backend.MaxRuleName)}),
 		Reason: pick(r, []string{"", "10 in 5m0s", "; ; @5/1", "line\nbreak", `back\slash "and" $(quotes) 'here'`, "四字 \U0001f525",
 			strings.Repeat("a long reason ", 30)}),
 	}
-	if !req.Force && r.chance(30) {
-		r.requestText(k, req)
+	switch {
+	case k.Log:
+		req.Action, req.LogPrefix = backend.Log, pick(r, r.w.logPrefixes())
+	case req.Action == backend.RateLimit && few:
+		req.Action = backend.Drop
+	case req.Action == backend.RateLimit:
+		req.Limit = pick(r, []backend.Limit{{Rate: 10, Per: time.Second, Burst: 5}, {Rate: 3, Per: time.Hour, Burst: 1}, {Rate: 1000, Per: time.Minute, Burst: 100}})
+	}
+	if k.Prefix.Bits() == 128 && r.chance(15) {
+		req.IPv6Prefix = 64
+	}
+	_, k = r.ref.key(req)
+	req.Duration = r.duration(k)
+	if r.chance(25) {
+		req.EscalationMemory = time.Duration(1+r.rng.IntN(5)) * time.Hour
+		for range 1 + r.rng.IntN(4) {
+			req.Escalation = append(req.Escalation, r.duration(k))
+		}
+	}
+	return req
+}
+
+func (r *modelRun) request(k backend.Key, force bool) {
+	req := r.drawn(k, force)
+	text := len(req.Escalation) == 0 && req.IPv6Prefix == 0 && req.Action.Stops()
+	if text && !req.Force && r.chance(30) {
+		r.requestText(req)
 		return
 	}
-	want := r.ref.block(k, req)
+	want := r.ref.block(req)
+	_, k = r.ref.key(req)
+	req.Prefix = r.form(req.Prefix)
 	res, err := r.m.Block(context.Background(), req)
-	r.say("block %v %s %s for %s, rule %.12q force %t by rule %t: %s", req.Prefix, k.Target, req.Action, req.Duration, req.Rule, req.Force, req.ByRule, res.Outcome)
+	r.tell(req, res.Outcome)
 	if res.Outcome != want || (err != nil) != (want == Refused) || want == Refused && !errors.Is(err, ErrRefused) {
 		r.t.Errorf("block %v: %s, %v, want %s", req.Prefix, res.Outcome, err, want)
 	}
@@ -131,10 +162,49 @@ func (r *modelRun) request(k backend.Key, force bool) {
 	}
 }
 
+func (r *modelRun) tell(req Request, o Outcome) {
+	r.say("%s %v %s for %s %v within %s, /%d rule %.12q force %t by rule %t: %s", req.Action, req.Prefix, req.Target,
+		req.Duration, req.Escalation, req.EscalationMemory, req.IPv6Prefix, req.Rule, req.Force, req.ByRule, o)
+}
+
+// opBulk is several requests at once, some of them for the same address.
+func (r *modelRun) opBulk() {
+	var reqs []Request
+	for range 2 + r.rng.IntN(5) {
+		k := backend.Key{Prefix: pick(r, universe()), Log: r.chance(10)}
+		if keys := r.ref.keys(); len(keys) > 0 && r.chance(30) {
+			k = pick(r, keys)
+		}
+		if len(reqs) > 0 && r.chance(30) {
+			last := reqs[len(reqs)-1]
+			k = backend.Key{Prefix: last.Prefix, Target: last.Target, Log: last.Action == backend.Log}
+		}
+		req := r.drawn(k, r.chance(8))
+		// What a request of before makes of the address is not known yet: no two
+		// ends near one another.
+		req.Duration += time.Duration(len(reqs)) * 13 * time.Hour
+		req.Escalation = nil
+		reqs = append(reqs, req)
+	}
+	want := r.ref.all(reqs)
+	for i := range reqs {
+		reqs[i].Prefix = r.form(reqs[i].Prefix)
+	}
+	r.say("together: ")
+	for i, res := range r.m.BlockAll(context.Background(), reqs) {
+		r.tell(reqs[i], res.Outcome)
+		r.say("; ")
+		if res.Outcome != want[i] || (res.Err != nil) != (want[i] == Refused) {
+			r.t.Errorf("block %v: %s, %v, want %s", reqs[i].Prefix, res.Outcome, res.Err, want[i])
+		}
+	}
+}
+
 // requestText is a request as the page has it.
-func (r *modelRun) requestText(k backend.Key, req Request) {
+func (r *modelRun) requestText(req Request) {
 	req.ByRule = false
-	want := r.ref.block(k, req)
+	want := r.ref.block(req)
+	req.Prefix = r.form(req.Prefix)
 	config := &BlockConfig{Target: req.Target.String(), Duration: req.Duration, Action: req.Action.String(), RuleName: req.Rule, Reason: req.Reason}
 	do := r.m.BlockCIDR
 	text := req.Prefix.String()

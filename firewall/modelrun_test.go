@@ -51,6 +51,9 @@ type world interface {
 	settle(t *testing.T, m *Manager, arrived func() bool)
 	// comment is how many bytes the kernel keeps of a comment.
 	comment() int
+	// logPrefixes are those of kernel log rules; nil where the kernel has
+	// neither them nor rate limits.
+	logPrefixes() []string
 }
 
 // damage is what somebody else does, and what must come of it.
@@ -132,6 +135,7 @@ func runModel(t *testing.T, w world, edit func(*ManagerConfig)) {
 	for _, p := range white {
 		r.cfg.Whitelist = append(r.cfg.Whitelist, p.String())
 	}
+	r.cfg.MaxEscalations = modelEscalations
 	edit(r.cfg)
 	r.start()
 	blocks := 0
@@ -243,7 +247,7 @@ func (r *modelRun) compareBlocked() {
 
 // line is one block of a listing, without its end.
 func line(i BlockInfo, origin Origin) string {
-	return fmt.Sprintf("%s %s %s (%s) %q %q created %s permanent %t %s", i.Action, i.Target, i.IP, i.Prefix, i.RuleName, i.Reason,
+	return fmt.Sprintf("%s %s %q %s %s (%s) %q %q created %s permanent %t %s", i.Action, i.Limit, i.LogPrefix, i.Target, i.IP, i.Prefix, i.RuleName, i.Reason,
 		i.CreatedAt.UTC().Format("02 15:04:05.000"), i.ExpiresAt.IsZero(), origin)
 }
 

@@ -155,13 +155,13 @@ func (m *Manager) makeBatch(ctx context.Context, batch []*call, now time.Time) [
 	if len(batch) > 1 {
 		todo = make([]*call, 0, len(batch))
 	}
-	created := 0
+	ahead := 0
 	for _, c := range batch {
-		if err := m.plan(c, created, now); err != nil {
+		if err := m.plan(c, ahead, now); err != nil {
 			m.fail(c, err)
 		}
-		if c.res.Outcome == Created {
-			created++
+		if c.adds {
+			ahead++
 		}
 		if len(batch) > 1 && c.fresh != nil {
 			todo = append(todo, c)
@@ -175,7 +175,7 @@ func (m *Manager) makeBatch(ctx context.Context, batch []*call, now time.Time) [
 
 // plan decides what a request leads to. It completes c.fresh from the block it
 // replaces, or takes it away where there is nothing to do. ahead is how many
-// new blocks are planned and not made yet.
+// more blocks there will be than there are, by what is planned already.
 func (m *Manager) plan(c *call, ahead int, now time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -198,6 +198,7 @@ func (m *Manager) plan(c *call, ahead int, now time.Time) error {
 		if err := m.admit(req, ahead, now); err != nil {
 			return err
 		}
+		c.adds = old == nil
 	case anew:
 		fresh.ExpiresAt = laterEnd(old.Block, fresh.Block)
 	case old.Action.Stronger(fresh.Action) || laterEnd(old.Block, fresh.Block).Equal(old.ExpiresAt):

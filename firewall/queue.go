@@ -40,6 +40,7 @@ type call struct {
 	asked    netip.Prefix // canonical; fresh may be for a wider one
 	fresh    *entry       // what the kernel is to enforce; nil where the request is settled
 	replaced *entry       // of another action, to be taken out in the same step
+	adds     bool         // there will be one block more
 	bulk     bool         // res.Block is not asked for
 
 	// The queue's: turn says whether to lead (true) or that err and res are

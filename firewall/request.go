@@ -36,7 +36,7 @@ const MaxEscalation = 16
 // rate limit in one step, and the later of both ends holds; what is weaker
 // than what is there changes nothing. A kernel log rule stands beside any of
 // them. The whitelist and the protected addresses are neither blocked nor
-// rate-limited; a kernel log rule stops nothing and is made for them, too.
+// rate-limited nor logged: their packets pass in front of everything.
 type Request struct {
 	Prefix    netip.Prefix // any form; it is made canonical
 	Target    backend.Target
@@ -68,7 +68,8 @@ type Request struct {
 	// ByRule marks a block that a detection rule asked for: the breaker on
 	// new blocks a minute counts it.
 	ByRule bool
-	// Force blocks a protected (not a whitelisted) address all the same.
+	// Force blocks a protected (not a whitelisted) address all the same. A kernel
+	// log rule cannot be forced.
 	Force bool
 }
 

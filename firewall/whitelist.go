@@ -11,16 +11,15 @@ import (
 )
 
 // exempt reports whether a block of the key must not be made: all of its
-// prefix is whitelisted, or protected and not forced. A kernel log rule stops
-// nothing and may be made of anybody. Needs m.mu.
+// prefix is whitelisted, or protected and not forced. A kernel log rule would
+// never see the packets of such an address, which pass in front of it, and
+// cannot be forced: that would open the protection to blocks around the
+// address. Needs m.mu.
 func (m *Manager) exempt(k backend.Key, force bool) bool {
-	if k.Log {
-		return false
-	}
 	if m.white.all.covers(k.Prefix) {
 		return true
 	}
-	if force {
+	if force && !k.Log {
 		return false
 	}
 	if m.protected.covers(k.Prefix) {
