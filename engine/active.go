@@ -30,6 +30,10 @@ type evaluator struct {
 	// late: the rule reads fields that only the second record of its subject
 	// has (record.LateFields).
 	late bool
+	// marks are the ways that a match opens; follows is the group for which
+	// the rule's own way must be open, nil without a sequence.
+	marks   []mark
+	follows []reader
 }
 
 // ruleState is what outlives a reload that leaves the rule as it is.
@@ -37,6 +41,11 @@ type ruleState struct {
 	id uint32 // names the rule in the tracker's keys; never used twice
 	// matches, alerts and errors are written by all workers.
 	matches, alerts, errors atomic.Uint64
+	// unconfirmed and unpreceded are matches that did not count: no handshake
+	// was seen, the rule that comes first did not match before.
+	unconfirmed, unpreceded atomic.Uint64
+	nanoseconds             atomic.Uint64
+	peak                    peak
 	// warned: the missing firewall manager was reported.
 	warned atomic.Bool
 }
@@ -68,6 +77,7 @@ func (e *Engine) activate(rs *RuleSet, before *active) *active {
 			a.byType[m.record] = append(a.byType[m.record], ev)
 		}
 	}
+	a.connect(rs)
 	if e.cfg.Evaluation == EvaluateIndexed {
 		for t, list := range a.byType {
 			if len(list) > 0 {

@@ -114,7 +114,7 @@ func randomText(r *rand.Rand) string {
 // FuzzPatternLiterals: where a pattern matches, one of its literals is there,
 // and the automaton finds it.
 func FuzzPatternLiterals(f *testing.F) {
-	for seed := range uint64(2000) {
+	for seed := range uint64(800) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, seed uint64) {
@@ -145,7 +145,7 @@ func FuzzPatternLiterals(f *testing.F) {
 // conditions hold; where they are exact, the other way round, too; and where
 // they do not hold, its evaluation is no fault.
 func FuzzConditions(f *testing.F) {
-	for seed := range uint64(3000) {
+	for seed := range uint64(800) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, seed uint64) {
@@ -173,7 +173,7 @@ func FuzzConditions(f *testing.F) {
 // FuzzIndex: with and without the index, and in the VM, random rule sets count
 // the same matches and the same errors.
 func FuzzIndex(f *testing.F) {
-	for seed := range uint64(150) {
+	for seed := range uint64(60) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, seed uint64) {

@@ -50,10 +50,12 @@ type Config struct {
 	// AlertQueue and ActionQueue bound what waits. Zero = 4,096 and 16,384.
 	AlertQueue, ActionQueue int
 	// TrackerEntries is how many counters of (rule, address) are kept.
-	// Zero = 65,536, 4.7 MB. TrackerStamps is how many time stamps they share
+	// Zero = 262,144, 19 MB. TrackerStamps is how many time stamps they share
 	// beyond the three that each counter holds itself; it is raised to 16 a
-	// counter. Zero = 1,048,576, at most 9 MB, touched as needed.
+	// counter. Zero = 1,048,576, at most 35 MB with that, touched as needed.
 	TrackerEntries, TrackerStamps int
+	// Timing measures how long each rule takes, on one packet in 64.
+	Timing bool
 	// Evaluation is how records meet rules; the zero value is the fast way.
 	// All ways give the same answers.
 	Evaluation Evaluation

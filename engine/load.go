@@ -2,6 +2,8 @@ package engine
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -18,9 +20,7 @@ const (
 	maxActions    = 16 // a rule
 	maxExpression = 16 << 10
 	maxThreshold  = 100_000
-	// maxDistinct bounds the work of one match: the values seen are looked
-	// through one by one.
-	maxDistinct   = 1024
+	maxDistinct   = 100_000
 	maxTextLength = 4096
 	defaultWindow = time.Minute
 	maxWindow     = 366 * 24 * time.Hour
@@ -37,10 +37,12 @@ type loader struct {
 	sequences []sequenceRef
 }
 
+// sequenceRef is a sequence.after to be looked at once all rules are read:
+// where it and its group_by stand (nil without one), and in which rule.
 type sequenceRef struct {
-	file *file
-	node *yaml.Node
-	rule string
+	file        *file
+	node, group *yaml.Node
+	rule        *Rule
 }
 
 // Load reads, checks and compiles the rules of all sources. Every mistake of
@@ -252,19 +254,29 @@ func typeNames() []string {
 	return names
 }
 
+// checkSequences finds the rules that sequences name: they must be there,
+// hold the fields of the group, and run.
 func (l *loader) checkSequences() {
-	for _, s := range l.sequences {
-		if _, ok := l.names[s.rule]; ok {
+	for _, ref := range l.sequences {
+		name := ref.rule.Sequence.After
+		i := slices.IndexFunc(l.rules, func(r *Rule) bool { return r.Name == name })
+		if i < 0 {
+			hint := ""
+			if w := closest(name, slices.Sorted(maps.Keys(l.names))); w != "" {
+				hint = "did you mean " + w + "?"
+			}
+			ref.file.errorAt(ref.node, hint, "sequence.after: there is no rule %q", name)
 			continue
 		}
-		names := make([]string, 0, len(l.names))
-		for n := range l.names {
-			names = append(names, n)
+		after := l.rules[i]
+		if ref.group != nil {
+			b := &ruleReader{loader: l, file: ref.file, rule: after}
+			for _, f := range ref.rule.Sequence.GroupBy {
+				b.recordField(ref.group, fmt.Sprintf("group_by (records of %q)", name), f, groupable)
+			}
 		}
-		hint := ""
-		if w := closest(s.rule, names); w != "" {
-			hint = "did you mean " + w + "?"
+		if ref.rule.Enabled && !after.Runs() {
+			ref.file.warnAt(ref.node, "", "rule %q never fires: rule %q, which has to match before, does not run", ref.rule.Name, name)
 		}
-		s.file.errorAt(s.node, hint, "sequence.after: there is no rule %q", s.rule)
 	}
 }

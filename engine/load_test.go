@@ -40,7 +40,9 @@ func TestBrokenFiles(t *testing.T) {
 	}
 	out.WriteString("\nwarnings:\n")
 	for _, p := range report.Warnings {
-		fmt.Fprintln(&out, filepath.ToSlash(p.Error()))
+		if !strings.Contains(p.Message, "is not yet served: no decoder") { // which types are is the decoders' business
+			fmt.Fprintln(&out, filepath.ToSlash(p.Error()))
+		}
 	}
 	compareGolden(t, "testdata/broken.golden", out.Bytes())
 }
@@ -204,7 +206,7 @@ func TestWarnings(t *testing.T) {
 		{"NTP both ways", "type: NTP, expression: Stratum > 9, threshold: 5, " + block, "ask for Mode"},
 		{"counted together", "type: TCP, expression: SYN, threshold: 5, track_by: rule, " + block, "counts all addresses together"},
 		{"type not served", "type: SMTP, expression: IsResponse", "not yet served: no decoder of this release emits SMTP records"},
-		{"sequence", "type: TCP, expression: SYN, sequence: {after: a, within: 60}", "not yet served: sequence"},
+		{"sequence", "type: TCP, expression: SYN, sequence: {after: a, within: 60}", ""},
 		{"escalation", "type: TCP, expression: SYN, threshold: 5, actions: [{type: iptables_block, config: {escalation: [10m, 1h]}}]", ""},
 		{"steps that do not grow", "type: TCP, expression: SYN, threshold: 5, actions: [{type: iptables_block, config: {escalation: [10m, 0, 1h]}}]", "do not grow"},
 		{"escalation and duration", "type: TCP, expression: SYN, threshold: 5, actions: [{type: iptables_block, config: {duration: 1h, escalation: [10m]}}]", "duration does nothing"},
@@ -234,7 +236,7 @@ func TestUnservedDoesNotRun(t *testing.T) {
 - {name: runs, type: TCP, expression: SYN}
 - {name: disabled, type: TCP, expression: SYN, enabled: false}
 - {name: later, type: SMTP, expression: IsResponse}
-- {name: option, type: TCP, expression: SYN, sequence: {after: runs, within: 60}}
+- {name: option, type: TCP, expression: SYN, threshold: 3, distinct_field: DstPort, distinct_threshold: 3}
 - {name: another, type: IMAP, expression: IsResponse}
 `)
 	var runs []string

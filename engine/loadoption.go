@@ -85,7 +85,6 @@ func (b *ruleReader) options() {
 	}
 	if e, ok := b.fields["sequence"]; ok {
 		b.sequence(e)
-		b.unserved(e.key, "sequence")
 	}
 }
 
@@ -140,26 +139,38 @@ func fieldNames(t reflect.Type) []string {
 	return names
 }
 
-// sequence checks `sequence: {after: RULE, group_by: [fields], within: seconds}`.
+// sequence reads `sequence: {after: RULE, group_by: [fields], within: seconds}`.
 func (b *ruleReader) sequence(e entry) {
 	fields, ok := b.mapping(e.val, "sequence", []string{"after", "group_by", "within"}, nil)
 	if !ok {
 		return
 	}
-	if after, ok := fields["after"]; !ok {
+	q := &Sequence{}
+	b.rule.Sequence = q
+	after, hasAfter := fields["after"]
+	if !hasAfter {
 		b.errorAt(e.val, "", "sequence has no after")
 	} else if s, ok := b.text(after); ok {
-		b.sequences = append(b.sequences, sequenceRef{b.file, after.val, s})
+		q.After = s
 	}
 	if within, ok := fields["within"]; !ok {
 		b.errorAt(e.val, "", "sequence has no within")
-	} else if d, ok := b.duration(within, time.Second); ok && (d == 0 || d > maxWindow) {
-		b.errorAt(within.val, "", "within must be longer than 0 and at most %d days", int(maxWindow/(24*time.Hour)))
-	}
-	if group, ok := fields["group_by"]; ok {
-		for _, name := range b.file.texts(group) {
-			b.recordField(group.val, "group_by", name, func(reflect.Type) string { return "" })
+	} else if d, ok := b.duration(within, time.Second); ok {
+		if d == 0 || d > maxWindow {
+			b.errorAt(within.val, "", "within must be longer than 0 and at most %d days", int(maxWindow/(24*time.Hour)))
 		}
+		q.Within = d
+	}
+	ref := sequenceRef{file: b.file, node: after.val, rule: b.rule}
+	if group, ok := fields["group_by"]; ok {
+		ref.group = group.val
+		for _, name := range b.file.texts(group) {
+			b.recordField(group.val, "group_by", name, groupable)
+			q.GroupBy = append(q.GroupBy, name)
+		}
+	}
+	if hasAfter {
+		b.sequences = append(b.sequences, ref)
 	}
 }
 

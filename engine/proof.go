@@ -44,12 +44,8 @@ func (e *Engine) proofOf(r *Rule) proof {
 	return noProof
 }
 
-// admits reports whether the rule may look at a record with this header: it
-// has the proof that the rule wants, and of a subject that has two records it
-// is the one that the rule is for.
+// admits reports whether what the rule matched counts: there is the proof that
+// the rule wants.
 func (ev *evaluator) admits(h *record.Header) bool {
-	if ev.late != h.Late {
-		return false
-	}
 	return h.Confirmed || ev.proof == noProof || ev.proof == streamProof && !h.Stream
 }

@@ -144,7 +144,9 @@ type Rule struct {
 	DistinctThreshold int
 	// Confirmed says for which packets and records a full TCP handshake must
 	// have been seen.
-	Confirmed   Confirmed
+	Confirmed Confirmed
+	// Sequence is nil for a rule that stands for itself.
+	Sequence    *Sequence
 	Tags, MITRE []string
 	Actions     []Action
 	Enabled     bool
@@ -224,9 +226,9 @@ func (r *Rule) Conditions(t record.Type) record.Conditions {
 // signature is equal for two rules that mean the same, wherever they stand:
 // what a reload compares.
 func (r *Rule) signature() string {
-	return fmt.Sprintf("%q %q %v %q %v %d %v %v %q %d %v %q %q %+v %v", r.Name, r.Description, r.Types,
+	return fmt.Sprintf("%q %q %v %q %v %d %v %v %q %d %v %v %q %q %+v %v", r.Name, r.Description, r.Types,
 		r.Expression, r.Severity, r.Threshold, r.Window, r.TrackBy, r.DistinctField, r.DistinctThreshold,
-		r.Confirmed, r.Tags, r.MITRE, r.Actions, r.Enabled)
+		r.Confirmed, r.Sequence, r.Tags, r.MITRE, r.Actions, r.Enabled)
 }
 
 // RuleSet is what Load made of the sources: immutable, and safe for use by
@@ -258,8 +260,10 @@ func (s *RuleSet) want(vm bool) record.Want {
 			if vm {
 				w.Add(m.record, m.names...)
 			}
-			if f := r.DistinctField; f != "" && headerAddress(m.record, f) == nil {
-				w.Add(m.record, f)
+			for _, f := range append(s.sequenceFields(r), r.DistinctField) {
+				if f != "" && headerAddress(m.record, f) == nil {
+					w.Add(m.record, f)
+				}
 			}
 		}
 	}

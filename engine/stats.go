@@ -1,9 +1,20 @@
 package engine
 
+import "time"
+
 // RuleStats counts for one rule: records for which the expression was true,
 // alerts raised, and evaluation errors.
 type RuleStats struct {
 	Matches, Alerts, Errors uint64
+	// Unconfirmed matches did not count because no handshake had been seen,
+	// Unpreceded ones because the rule of the sequence had not matched before.
+	Unconfirmed, Unpreceded uint64
+	// Peak is the highest count within a window, and PeakFor whose it was.
+	Peak    int
+	PeakFor Tracked
+	// Time is what evaluating the rule took, counting included, as far as one
+	// packet in 64 tells; 0 without Config.Timing.
+	Time time.Duration
 }
 
 // Stats is a snapshot of the engine's counters. Each is monotonic but for
@@ -39,7 +50,12 @@ func (e *Engine) Stats() Stats {
 	for _, r := range a.set.rules {
 		s.Rules[r.Name] = RuleStats{}
 		if st := a.states[r.signature()]; st != nil {
-			s.Rules[r.Name] = RuleStats{st.matches.Load(), st.alerts.Load(), st.errors.Load()}
+			rs := RuleStats{
+				Matches: st.matches.Load(), Alerts: st.alerts.Load(), Errors: st.errors.Load(),
+				Unconfirmed: st.unconfirmed.Load(), Unpreceded: st.unpreceded.Load(), Time: time.Duration(st.nanoseconds.Load()),
+			}
+			rs.Peak, rs.PeakFor = st.peak.load()
+			s.Rules[r.Name] = rs
 		}
 	}
 	return s

@@ -9,7 +9,7 @@ import (
 
 // Sizes of the tracker.
 const (
-	defaultEntries = 1 << 16
+	defaultEntries = 1 << 18
 	defaultStamps  = 1 << 20
 	bucketSlots    = 8
 	maxShards      = 64
@@ -46,6 +46,7 @@ type purpose byte
 const (
 	countMatches purpose = iota + 1
 	mergeAlerts
+	followsRule
 )
 
 type shard struct {
@@ -139,10 +140,10 @@ func valid(a netip.Addr) byte {
 func (t *tracker) hashBytes(b []byte) uint64 { return maphash.Bytes(t.seeds[0], b) }
 func (t *tracker) hashText(s string) uint64  { return maphash.String(t.seeds[0], s) }
 
-// hit counts one match at packet time now and reports whether it is the n-th
-// with newest - oldest <= window; the counter then starts again from zero.
+// hit counts one match at packet time now and returns how many there are now
+// with newest - oldest <= window. At n the counter starts again from zero.
 // Time that goes backwards counts as the newest time that the counter saw.
-func (t *tracker) hit(k trackerKey, now, window int64, n int) bool {
+func (t *tracker) hit(k trackerKey, now, window int64, n int) int {
 	sh := t.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -152,10 +153,10 @@ func (t *tracker) hit(k trackerKey, now, window int64, n int) bool {
 	t.expire(s, now, window)
 	if int(s.count)+1 >= n {
 		t.empty(s)
-		return true
+		return n
 	}
 	t.push(sh, s, now)
-	return false
+	return int(s.count)
 }
 
 // merge reports whether an alert is to be emitted: none equal was within the

@@ -89,7 +89,7 @@ func TestTrackerIsExact(t *testing.T) {
 				now += int64(r.IntN(1 + int(window)/threshold/hosts*2))
 			}
 			h := r.IntN(hosts)
-			got := tr.hit(tr.key(7, countMatches, hostAddr(h), noAddr()), now, window, threshold)
+			got := tr.hit(tr.key(7, countMatches, hostAddr(h), noAddr()), now, window, threshold) == threshold
 			want := model[h].hit(now, window, threshold)
 			if got != want {
 				t.Fatalf("seed %d, hit %d of host %d at %d, %d in %d: fired %v, want %v", seed, i, h, now, threshold, window, got, want)
@@ -122,7 +122,7 @@ func TestDistinctIsExact(t *testing.T) {
 		for i := range 4000 {
 			now += int64(r.IntN(1+int(window)/threshold)) - int64(r.IntN(20)/19*10)
 			h, v := r.IntN(hosts), r.Uint64N(uint64(values))
-			got := tr.distinct(tr.key(9, countMatches, hostAddr(h), noAddr()), v, now, window, threshold)
+			got := tr.distinct(tr.key(9, countMatches, hostAddr(h), noAddr()), v, now, window, threshold) == threshold
 			if want := model[h].hit(v, now, window, threshold); got != want {
 				t.Fatalf("seed %d, step %d, value %d of host %d at %d, %d in %d: fired %v, want %v", seed, i, v, h, now, threshold, window, got, want)
 			}
@@ -178,14 +178,14 @@ func checkPool(t *testing.T, tr *tracker) {
 // TestForgedFloodDoesNotHideAttackers sends far more forged sources than there
 // is room for, one match each, between the matches of real attackers.
 func TestForgedFloodDoesNotHideAttackers(t *testing.T) {
-	const attackers, threshold = 50, 20
-	tr := newTracker(defaultEntries, 1<<14)
+	const attackers, threshold, entries = 50, 20, 1 << 16
+	tr := newTracker(entries, 1<<14)
 	window := int64(1e9)
 	fired := map[int]bool{}
 	forged, now := 0, int64(0)
 	for range threshold + 3 { // room for an attacker displaced at his first match
 		for a := range attackers {
-			if tr.hit(tr.key(1, countMatches, hostAddr(a), noAddr()), now, window, threshold) {
+			if tr.hit(tr.key(1, countMatches, hostAddr(a), noAddr()), now, window, threshold) == threshold {
 				fired[a] = true
 			}
 			for range 200 {
@@ -196,7 +196,7 @@ func TestForgedFloodDoesNotHideAttackers(t *testing.T) {
 		}
 	}
 	used, evicted, _ := tr.stats()
-	if used > defaultEntries || evicted < 100_000 {
+	if used > entries || evicted < 100_000 {
 		t.Errorf("%d slots in use, %d evictions after %d forged sources", used, evicted, forged)
 	}
 	if len(fired) != attackers {
@@ -231,7 +231,7 @@ func TestPoolExhaustion(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			tr := newTracker(8, 100)
 			hit := func(host int, now int64) bool {
-				return tr.hit(tr.key(1, countMatches, hostAddr(host), noAddr()), now, 1<<40, 100)
+				return tr.hit(tr.key(1, countMatches, hostAddr(host), noAddr()), now, 1<<40, 100) == 100
 			}
 			for h := range 7 {
 				for i := range tc.others {
@@ -310,7 +310,7 @@ func TestTrackerConcurrent(t *testing.T) {
 	for w := range workers {
 		wg.Go(func() {
 			for i := range each {
-				if tr.hit(tr.key(1, countMatches, hostAddr(i%16), noAddr()), 5, 100, threshold) {
+				if tr.hit(tr.key(1, countMatches, hostAddr(i%16), noAddr()), 5, 100, threshold) == threshold {
 					fired[w]++
 				}
 			}

@@ -14,11 +14,20 @@ type Worker struct {
 	layout *layout
 	full   func() *record.Set
 	found  candidates
+	// opened are the marks of the packet under evaluation, group is memory for
+	// their keys.
+	opened []opened
+	group  []byte
+	watch  stopwatch
 }
 
 // NewWorker makes a Worker for the calling goroutine. It follows every Reload.
 func (e *Engine) NewWorker() *Worker {
-	return &Worker{engine: e, layout: newLayout(), vm: newMachine()}
+	w := &Worker{engine: e, layout: newLayout(), vm: newMachine(), group: make([]byte, 0, 256), opened: make([]opened, 0, 16)}
+	if e.cfg.Timing {
+		w.watch = newStopwatch()
+	}
+	return w
 }
 
 // SetFull tells the Worker how to get the packet under evaluation with every
@@ -48,6 +57,9 @@ func (w *Worker) Evaluate(set *record.Set) {
 	if len(w.found.words) < a.words {
 		w.found.words = make([]uint64, a.words) // after a Reload
 	}
+	if w.engine.cfg.Timing {
+		w.watch.packet()
+	}
 	have := set.Have & a.types
 	for t := have.Next(); t != record.NoType; t = have.Next() {
 		w.env = env{rec: w.layout.record(set, t), hdr: &set.Header}
@@ -66,14 +78,26 @@ func (w *Worker) Evaluate(set *record.Set) {
 			w.evaluate(&list[i], set)
 		}
 	}
+	if len(w.opened) > 0 {
+		w.flush(set.Time)
+	}
 }
 
 // evaluate lets one rule have a look at the record. An evaluation error is no
 // match, and counted.
 func (w *Worker) evaluate(ev *evaluator, set *record.Set) {
-	if !ev.admits(&set.Header) {
+	if ev.late != set.Late {
 		return
 	}
+	if w.watch.running {
+		w.timed(ev, func() { w.look(ev, set) })
+		return
+	}
+	w.look(ev, set)
+}
+
+// look is evaluate without the clock.
+func (w *Worker) look(ev *evaluator, set *record.Set) {
 	if ev.native == nil || w.engine.cfg.Evaluation == EvaluateVM {
 		switch ok, err := w.vm.run(ev.program, set.Record(ev.record)); {
 		case err != nil:
@@ -96,25 +120,35 @@ func (w *Worker) evaluate(ev *evaluator, set *record.Set) {
 
 // matched counts a match and dispatches what it leads to.
 func (w *Worker) matched(ev *evaluator, set *record.Set) {
-	e, r := w.engine, ev.rule
-	ev.state.matches.Add(1)
+	e, r, st := w.engine, ev.rule, ev.state
+	st.matches.Add(1)
 	h := &set.Header
-	count, alert := 1, true
+	if !ev.admits(h) {
+		st.unconfirmed.Add(1)
+		return
+	}
+	if ev.follows != nil && !e.tracker.marked(w.groupKey(st.id, ev.follows), h.Time) {
+		st.unpreceded.Add(1)
+		return
+	}
+	if ev.marks != nil {
+		w.open(ev)
+	}
+	count, needed, alert := 1, 1, true
 	switch {
 	case ev.distinct != nil:
-		if !e.tracker.distinct(e.trackKey(ev, h), ev.distinct(&w.env), h.Time, int64(r.Window), r.DistinctThreshold) {
-			return
-		}
-		count = r.DistinctThreshold
+		needed = r.DistinctThreshold
+		count = e.tracker.manyDistinct(e.trackKey(ev, h), ev.distinct(&w.env), h.Time, int64(r.Window), needed)
 	case r.Threshold > 1:
-		if !e.tracker.hit(e.trackKey(ev, h), h.Time, int64(r.Window), r.Threshold) {
-			return
-		}
-		count = r.Threshold
+		needed = r.Threshold
+		count = e.tracker.hit(e.trackKey(ev, h), h.Time, int64(r.Window), needed)
 	default:
-		alert = e.tracker.merge(e.tracker.key(ev.state.id, mergeAlerts, h.Src, h.Dst), h.Time, int64(alertMerge))
+		alert = e.tracker.merge(e.tracker.key(st.id, mergeAlerts, h.Src, h.Dst), h.Time, int64(alertMerge))
 	}
-	w.dispatch(ev, set, count, alert)
+	st.peak.raise(count, ev, h.Src, h.Dst)
+	if count >= needed {
+		w.dispatch(ev, set, count, alert)
+	}
 }
 
 // alertMerge is how long equal alerts of a rule without a threshold are one.

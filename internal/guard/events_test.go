@@ -66,7 +66,7 @@ func emitAll(t *testing.T, e *events) {
 	block.ExpiresAt = time.Time{}
 	e.block(firewall.Event{Kind: firewall.Unblocked, Block: block, By: firewall.ByManual, At: at})
 	e.block(firewall.Event{Kind: firewall.Resynced, Reason: "table deleted by nft (77)", Restored: 100, At: at})
-	stats := &statsBody{Packets: 3, Bytes: 200, Records: map[string]uint64{"TCP": 3}, Rules: map[string]ruleStats{"Block SSH": {10, 1, 0}, "quiet": {}},
+	stats := &statsBody{Packets: 3, Bytes: 200, Records: map[string]uint64{"TCP": 3}, Rules: map[string]ruleStats{"Block SSH": {Matches: 10, Alerts: 1, Unconfirmed: 2, Unpreceded: 1, Peak: &peakStats{9, "192.0.2.1", "192.0.2.2"}, Seconds: 0.5}, "quiet": {}},
 		Firewall:  map[string]uint64{"active_blocks": 1, "blocks_created": 1, "blocks_removed": 0, "blocks_expired": 0, "duplicates_skip": 0, "whitelist_skip": 0, "errors": 0},
 		Actions:   map[string]uint64{"actions_executed": 1, "actions_success": 1, "actions_failed": 0, "ips_blocked": 1},
 		Drops:     map[string]familyDrops{"DROP": {IPv4: 7, IPv6: 8}, "REJECT": {}},

@@ -32,6 +32,8 @@ type Environment struct {
 	Log     *slog.Logger
 	Version string
 	Netns   string // the namespace the process was told to work in
+	// Evaluation is how rules are evaluated; tests compare the ways.
+	Evaluation engine.Evaluation
 }
 
 // runner is one run of the guard, live or replay.
@@ -99,6 +101,7 @@ func Run(ctx context.Context, cfg Config, env Environment) (err error) {
 		Alerts: r.events, OnAction: r.events.action, OnLog: r.events.log, Logger: r.log,
 		DefaultDuration: r.manager.DefaultDuration(), Lossless: replay, Forgeable: !replay,
 		IPv6Prefix: r.cfg.IPv6Prefix, Backend: r.manager.Backend(),
+		Timing: replay, Evaluation: env.Evaluation,
 	})
 	r.engine.SetFirewallManager(r.manager)
 	r.shared = newShared(r.engine)
@@ -280,6 +283,9 @@ func (r *runner) shutdown(replay bool) error {
 	// Last, because whoever told us to end waits for the socket to go.
 	err = errors.Join(err, r.control.close(ctx))
 	_ = r.events.emit(&event{Timestamp: stamp(r.clock()), EventType: "stats", Stats: body}) // counted by emit
+	if replay && !r.cfg.Quiet {
+		err = errors.Join(err, writeWhy(r.env.Err, r.engine))
+	}
 	return err
 }
 

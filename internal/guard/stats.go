@@ -54,12 +54,6 @@ type connectionStats struct {
 	Lost   uint64 `json:"lost"`   // blocked prefixes for which there was no room
 }
 
-type ruleStats struct {
-	Matches uint64 `json:"matches"`
-	Alerts  uint64 `json:"alerts"`
-	Errors  uint64 `json:"errors"`
-}
-
 type captureStats struct {
 	Received    uint64 `json:"received"`
 	Dropped     uint64 `json:"dropped"`
@@ -104,7 +98,7 @@ func (r *runner) stats() *statsBody {
 	b.Packets += b.Capture.Unsupported
 	es := r.engine.Stats()
 	for name, s := range es.Rules {
-		b.Rules[name] = ruleStats(s)
+		b.Rules[name] = ruleJSON(s)
 	}
 	b.Tracker = trackerStats{es.TrackerEntries, es.TrackerEvictions}
 	lost, _ := r.events.losses()
