@@ -84,6 +84,12 @@ bench-rules: build
 	go test -run '^$$' -bench '^(BenchmarkRules|BenchmarkLoad1000)$$' -benchtime 1x ./capture/yardstick
 	NETCAP_GUARD_FLOOD=3000000 go test -run '^TestForgedFlood$$' -count=1 -v ./engine
 
+# Nanoseconds a packet from link layer to transport, beside gopacket's
+# DecodingLayerArray in the same run: the generated mix, and with CAPTURES=DIR
+# the captures below it.
+bench-decode:
+	NETCAP_GUARD_CAPTURES=$(if $(CAPTURES),$(abspath $(CAPTURES))) go test -run '^$$' -bench '^BenchmarkDecodeBeside$$' -benchtime 1x ./capture/yardstick
+
 # Every fuzz target of every package, FUZZTIME each.
 fuzz: need-root
 	@go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | while read -r pkg; do \

@@ -148,10 +148,14 @@ func (d *Decoder) Decode(link uint32, data []byte, length int, set *record.Set) 
 	}
 	length = max(length, len(data))
 	var err error
-	if link == linkEthernet {
-		err = d.ethernet(data, length, set)
-	} else {
+	switch {
+	case link != linkEthernet:
 		err = d.link(link, data, length, set)
+	case len(data) > ethernetHeader && data[12] == etherIPv4>>8 && data[13] == etherIPv4&0xff && !d.plan.ether:
+		// What nearly every packet is, without the calls.
+		err = d.ipv4(data[ethernetHeader:], length-ethernetHeader, set)
+	default:
+		err = d.ethernet(data, length, set)
 	}
 	if d.depth == 0 { // no IP: what the last packet left
 		set.Src, set.Dst = netip.Addr{}, netip.Addr{}

@@ -79,10 +79,12 @@ func (d *Decoder) ipv4(data []byte, wire int, set *record.Set) error {
 	switch frag := u16(h[6:]); {
 	case len(data) < head:
 		err = d.fail(errIPv4Short)
-	case frag&0x3fff == 0:
-		err = d.transport(set.Proto, payload, total-head, set, false)
-	default:
+	case frag&0x3fff != 0:
 		err = d.fragment4(data, payload, total-head, set)
+	case h[9] == protoTCP: // what most packets are, without the call
+		err = d.tcp(payload, total-head, set)
+	default:
+		err = d.transport(h[9], payload, total-head, set, false)
 	}
 	if d.plan.ip4 && d.depth == depth {
 		if optErr := d.fillIPv4(data[:min(head, len(data))], payload, total, set); err == nil {
@@ -211,11 +213,12 @@ func extensionLength(kind uint8, rest []byte) int {
 // transport decodes what an IP header carries: payload is what was captured
 // of it, size what the header says. Each version of IP has its own ICMP.
 func (d *Decoder) transport(proto uint8, payload []byte, size int, set *record.Set, v6 bool) error {
+	if proto == protoUDP {
+		return d.udp(payload, size, set)
+	}
 	switch proto {
 	case protoTCP:
 		return d.tcp(payload, size, set)
-	case protoUDP:
-		return d.udp(payload, size, set)
 	case protoICMPv4:
 		if !v6 {
 			return d.icmpv4(payload, size, set)

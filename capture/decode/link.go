@@ -109,12 +109,7 @@ func (d *Decoder) ethernet(data []byte, wire int, set *record.Set) error {
 	if d.plan.ether {
 		d.fillEthernet(data, wire, set)
 	}
-	ether := u16(data[12:])
-	data, wire = data[ethernetHeader:], wire-ethernetHeader
-	if ether == etherIPv4 {
-		return d.ipv4(data, wire, set)
-	}
-	return d.network(ether, data, wire, set)
+	return d.network(u16(data[12:]), data[ethernetHeader:], wire-ethernetHeader, set)
 }
 
 // network decodes what an EtherType says.
@@ -124,6 +119,11 @@ func (d *Decoder) network(ether uint16, data []byte, wire int, set *record.Set) 
 		return d.ipv4(data, wire, set)
 	case etherIPv6:
 		return d.ipv6(data, wire, set)
+	case etherVLAN:
+		if len(data) >= vlanTag && d.layers < maxLayers {
+			d.layers++
+			return d.network(u16(data[2:]), data[vlanTag:], wire-vlanTag, set)
+		}
 	}
 	return d.wrapped(ether, data, wire, set)
 }

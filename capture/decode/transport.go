@@ -13,8 +13,8 @@ const (
 // tcp decodes a TCP segment (RFC 9293): payload is what was captured of it,
 // size its bytes by the IP header.
 func (d *Decoder) tcp(payload []byte, size int, set *record.Set) error {
-	ports(payload, set)
 	if len(payload) < tcpHeader {
+		ports(payload, set)
 		if size < tcpHeader || len(payload) < tcpFlagsEnd {
 			return d.fail(errTCPShort)
 		}
@@ -28,6 +28,7 @@ func (d *Decoder) tcp(payload []byte, size int, set *record.Set) error {
 
 // segment decodes a segment whose header is head.
 func (d *Decoder) segment(head *[tcpHeader]byte, payload []byte, size int, set *record.Set) error {
+	set.SrcPort, set.DstPort = u16(head[0:]), u16(head[2:])
 	offset := int(head[12]>>4) * 4
 	if offset < tcpHeader || offset > size {
 		return d.fail(errTCPOffset)
@@ -173,11 +174,13 @@ func (d *Decoder) tcpValues(opts []byte, r *record.TCP) error {
 
 // udp decodes a UDP datagram (RFC 768).
 func (d *Decoder) udp(payload []byte, size int, set *record.Set) error {
-	ports(payload, set)
 	if len(payload) < udpHeader || size < udpHeader {
+		ports(payload, set)
 		return d.fail(errUDPShort)
 	}
-	length := int(u16(payload[4:]))
+	head := (*[udpHeader]byte)(payload)
+	set.SrcPort, set.DstPort = u16(head[0:]), u16(head[2:])
+	length := int(u16(head[4:]))
 	switch {
 	case length == 0: // captured before the card cut it into datagrams, or a jumbogram
 		length = size
@@ -194,7 +197,7 @@ func (d *Decoder) udp(payload []byte, size int, set *record.Set) error {
 		}
 	}
 	if d.plan.udp {
-		d.fillUDP(payload, data, length, set)
+		d.fillUDP(head, data, length, set)
 	}
 	if d.plan.dns && length > udpHeader && (set.SrcPort == dnsPort || set.DstPort == dnsPort) {
 		return d.dnsMessage(data, length-udpHeader, set)
@@ -204,7 +207,7 @@ func (d *Decoder) udp(payload []byte, size int, set *record.Set) error {
 
 // fillUDP fills the record: length is that of header and data together, as far
 // as it can be believed.
-func (d *Decoder) fillUDP(head, data []byte, length int, set *record.Set) {
+func (d *Decoder) fillUDP(head *[udpHeader]byte, data []byte, length int, set *record.Set) {
 	r := &set.UDP
 	set.Have |= 1 << record.TypeUDP
 	r.Timestamp = set.Time
