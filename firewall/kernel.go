@@ -51,6 +51,9 @@ func detach(b backend.Backend) error {
 type Holding struct {
 	Backend string
 	Blocks  []BlockInfo
+	// Packets that each of the blocks has stopped, in their order; nil where
+	// that is not known. Only the first 20,000 are asked for.
+	Packets []*uint64
 }
 
 // Inspect lists what the kernel enforces for this chain name, in every
@@ -68,9 +71,6 @@ func Inspect(ctx context.Context, config *ManagerConfig) ([]Holding, error) {
 		if errors.Is(err, backend.ErrGone) {
 			return detach(b)
 		}
-		if err = errors.Join(err, detach(b)); err != nil {
-			return err
-		}
 		h := Holding{Backend: b.Name()}
 		x := newIndex(cfg.Now())
 		for _, blk := range blocks {
@@ -78,6 +78,12 @@ func Inspect(ctx context.Context, config *ManagerConfig) ([]Holding, error) {
 		}
 		for _, e := range x.list() {
 			h.Blocks = append(h.Blocks, e.info())
+		}
+		if err == nil {
+			h.Packets = counted(ctx, b, h.Blocks)
+		}
+		if err = errors.Join(err, detach(b)); err != nil {
+			return err
 		}
 		out = append(out, h)
 		return nil

@@ -3,6 +3,7 @@ package firewall
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/netcap-guard/netcap-guard/backend"
@@ -105,6 +106,38 @@ func (t *escalations) times(w whom, after int64) []time.Time {
 		if at > after {
 			out = append(out, time.Unix(at, 0))
 		}
+	}
+	return out
+}
+
+const (
+	// maxCounted bounds how many counters Inspect asks for: without Init a
+	// backend asks for each of the actions that a block may have.
+	maxCounted = 20_000
+	// countedAtOnce is how many it asks for in one call.
+	countedAtOnce = 5000
+)
+
+// counted asks a backend for the packets of blocks that it has just listed;
+// what it does not say is nil. A block that is gone meanwhile is no error.
+func counted(ctx context.Context, b backend.Backend, blocks []BlockInfo) []*uint64 {
+	out := make([]*uint64, len(blocks))
+	done := 0
+	for part := range slices.Chunk(blocks[:min(len(blocks), maxCounted)], countedAtOnce) {
+		keys := make([]backend.Key, len(part))
+		for i := range part {
+			keys[i] = part[i].key()
+		}
+		found, err := b.Lookup(ctx, keys)
+		if err != nil {
+			return out
+		}
+		for i, s := range found {
+			if s.Found && s.HasPackets {
+				out[done+i] = &s.Packets
+			}
+		}
+		done += len(part)
 	}
 	return out
 }

@@ -23,13 +23,21 @@ func (a *app) blockCmd() *cobra.Command {
 		Use:   "block IP|CIDR|-",
 		Short: "Block an address or a prefix",
 		Long: `block has the kernel block an address or a prefix; addresses in it that are
-whitelisted are let through. With - it reads one address or prefix a line from
-standard input: the good ones are blocked, the bad ones named with their line.
+whitelisted are let through.
+
+With - it reads a list from standard input: one address or prefix a line; CSV
+(the first line may name the columns: ip or prefix, for, reason, target, action,
+rate, burst); or JSON objects with these keys, as list -o json prints them. What
+a line says wins over the flags. The good lines are blocked, the bad ones named
+with their number, and the exit code is 1.
 
 Exit code 1 where the address is whitelisted or protected, 2 for bad input.`,
 		Args: usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req.HasFor = cmd.Flags().Changed("for")
+			if cmd.Flags().Changed("burst") && req.Burst < 1 {
+				return guard.Exit(guard.ExitUsage, "--burst %d: at least 1", req.Burst)
+			}
 			if err := req.Validate(args[0]); err != nil {
 				return err
 			}
@@ -40,7 +48,9 @@ Exit code 1 where the address is whitelisted or protected, 2 for bad input.`,
 	f.StringVar(&req.For, "for", "", "how long, e.g. 30m, 2h, 7d, 2w; 0 = permanent (default: the configuration's, 30m)")
 	f.StringVar(&req.Reason, "reason", "", "why, for listings")
 	f.StringVar(&req.Target, "target", "source", "source or destination")
-	f.StringVar(&req.Action, "action", "drop", "drop or reject")
+	f.StringVar(&req.Action, "action", "drop", "drop, reject, reject-reset or rate-limit")
+	f.StringVar(&req.Rate, "rate", "", "of a rate limit: how many packets pass, `N/second` (minute, hour, day; default 10/minute)")
+	f.Int64Var(&req.Burst, "burst", 0, "of a rate limit: how many packets pass at once (default 5)")
 	f.BoolVar(&req.Force, "force", false, "block a protected address all the same")
 	return cmd
 }
@@ -51,8 +61,8 @@ func (a *app) unblockCmd() *cobra.Command {
 		Use:   "unblock IP|CIDR|- | --all",
 		Short: "Lift the block of an address or a prefix",
 		Long: `unblock lifts the block of exactly this address or prefix, in both directions.
-With - it reads one a line from standard input. Exit code 3 where it is not
-blocked; for a host inside a blocked CIDR the message names the CIDR.`,
+With - it reads a list from standard input, as block does. Exit code 3 where it
+is not blocked; for a host inside a blocked CIDR the message names the CIDR.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if all {
 				return usage(cobra.NoArgs)(cmd, args)

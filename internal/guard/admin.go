@@ -2,7 +2,6 @@ package guard
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -41,6 +40,10 @@ type BlockEntry struct {
 	Duration *time.Duration `json:"duration,omitempty"`
 	Reason   string         `json:"reason,omitempty"`
 	Force    bool           `json:"force,omitempty"`
+	// Rate and Burst of a rate limit, as rules have them; absent = the page's
+	// defaults.
+	Rate  string `json:"rate,omitempty"`
+	Burst int64  `json:"burst,omitempty"`
 }
 
 // Answer says what became of one entry of a request.
@@ -64,6 +67,16 @@ type ShowObject struct {
 	Whitelisted bool          `json:"whitelisted"`
 	Protected   *string       `json:"protected"`
 	Alerts      []*event      `json:"alerts"`
+	// Escalation is what is remembered of earlier blocks; absent = nothing.
+	Escalation []EscalationObject `json:"escalation,omitempty"`
+}
+
+// EscalationObject says when a prefix was blocked by actions with an
+// escalation, the oldest first.
+type EscalationObject struct {
+	Prefix  string   `json:"prefix"`
+	Target  string   `json:"target"`
+	Blocked []string `json:"blocked"`
 }
 
 // WhitelistObject is one entry of the whitelist.
@@ -89,94 +102,24 @@ type local struct {
 	m *firewall.Manager
 	// alerts are the last alerts of an address; nil = none are kept.
 	alerts func(netip.Addr) []*event
+	// direct: no guard runs, the Manager lives for one verb.
+	direct bool
 }
 
-// Block carries the entries out one after another; what goes wrong with one is
-// in its answer.
-func (l *local) Block(ctx context.Context, entries []BlockEntry) ([]Answer, error) {
-	answers := make([]Answer, len(entries))
-	for i, e := range entries {
-		answers[i] = l.block(ctx, e)
-		if err := ctx.Err(); err != nil {
-			return answers[:i+1], err
-		}
+// object is a block as it is shown.
+func (l *local) object(b firewall.BlockInfo, now time.Time) *BlockObject {
+	o := blockJSON(b, now)
+	if l.direct && b.Origin == firewall.OriginAdopted {
+		o.Origin = string(firewall.OriginKernel) // no guard was asked
 	}
-	return answers, nil
+	return o
 }
 
-func (l *local) block(ctx context.Context, e BlockEntry) Answer {
-	a := Answer{Prefix: e.Prefix, Result: firewall.Failed.String()}
-	req := firewall.Request{
-		Prefix: e.Prefix, Duration: l.m.DefaultDuration(), Rule: firewall.ManualRule, Reason: e.Reason, Force: e.Force,
-	}
-	if e.Duration != nil {
-		req.Duration = *e.Duration
-	}
-	var perr, terr, aerr error
-	req.Prefix, perr = backend.Canonical(e.Prefix)
-	req.Target, terr = backend.ParseTarget(e.Target)
-	req.Action, aerr = stopping(e.Action)
-	if err := errors.Join(perr, terr, aerr); err != nil {
-		a.Error = err.Error()
-		return a
-	}
-	res, err := l.m.Block(ctx, req)
-	a.Result = res.Outcome.String()
-	switch {
-	case err != nil:
-		a.Error = err.Error()
-	case res.Outcome == firewall.Whitelisted:
-		if !l.m.Whitelisted(req.Prefix) {
-			a.Why = l.m.Protected(req.Prefix)
-		}
-	default:
-		a.Blocks = []BlockObject{*blockJSON(res.Block, time.Now())}
-	}
-	return a
-}
-
-// stopping reads an action that a person may ask for: one that keeps packets
-// out.
-func stopping(s string) (backend.Action, error) {
-	action, err := backend.ParseAction(s)
-	if err == nil && !action.Stops() {
-		err = fmt.Errorf("%w: action %q (use drop, reject or reject-reset)", backend.ErrInvalid, s)
-	}
-	return action, err
-}
-
-// Unblock lifts what exactly these prefixes have.
-func (l *local) Unblock(ctx context.Context, prefixes []netip.Prefix) ([]Answer, error) {
-	answers := make([]Answer, len(prefixes))
-	for i, given := range prefixes {
-		answers[i] = Answer{Prefix: given, Result: firewall.Failed.String()}
-		p, err := backend.Canonical(given)
-		if err != nil {
-			answers[i].Error = err.Error()
-			continue
-		}
-		lifted, err := l.m.Unblock(ctx, p)
-		answers[i].Blocks = objects(lifted)
-		switch {
-		case err != nil:
-			answers[i].Error = err.Error()
-		case len(lifted) > 0:
-			answers[i].Result = "unblocked"
-		default:
-			answers[i].Result = "not blocked"
-			if around := l.m.Covering(p); len(around) > 0 {
-				answers[i].Why = around[0].IP
-			}
-		}
-	}
-	return answers, nil
-}
-
-func objects(blocks []firewall.BlockInfo) []BlockObject {
+func (l *local) objects(blocks []firewall.BlockInfo) []BlockObject {
 	now := time.Now()
 	out := make([]BlockObject, len(blocks))
 	for i, b := range blocks {
-		out[i] = *blockJSON(b, now)
+		out[i] = *l.object(b, now)
 	}
 	return out
 }
@@ -194,7 +137,7 @@ func (l *local) List(ctx context.Context) ([]BlockObject, error) {
 
 // withPackets asks the kernel for the counters of single blocks.
 func (l *local) withPackets(ctx context.Context, blocks []firewall.BlockInfo) ([]BlockObject, error) {
-	out := objects(blocks)
+	out := l.objects(blocks)
 	packets, err := l.m.Packets(ctx, blocks)
 	if err != nil {
 		return nil, fmt.Errorf("read packet counters: %w", err)
@@ -211,7 +154,7 @@ func (l *local) Show(ctx context.Context, a netip.Addr) (*ShowObject, error) {
 		return nil, Exit(ExitUsage, "%q is not an IP address", a)
 	}
 	p := backend.Host(a)
-	blocks, err := l.withPackets(ctx, l.m.Covering(p))
+	blocks, err := l.withPackets(ctx, append(l.m.Covering(p), l.m.LogRules(a, a)...))
 	if err != nil {
 		return nil, err
 	}
@@ -221,6 +164,13 @@ func (l *local) Show(ctx context.Context, a netip.Addr) (*ShowObject, error) {
 	}
 	if why := l.m.Protected(p); why != "" {
 		s.Protected = &why
+	}
+	for _, e := range l.m.Escalated(p) {
+		o := EscalationObject{Prefix: e.Prefix.String(), Target: e.Target.String()}
+		for _, at := range e.Blocks {
+			o.Blocked = append(o.Blocked, stamp(at))
+		}
+		s.Escalation = append(s.Escalation, o)
 	}
 	if l.alerts != nil {
 		s.Alerts = append(s.Alerts, l.alerts(a.Unmap())...)

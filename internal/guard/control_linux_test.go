@@ -112,7 +112,7 @@ func TestControlRoundTrip(t *testing.T) {
 		{Prefix: netip.MustParsePrefix("203.0.113.7/32")},
 		{Prefix: netip.MustParsePrefix("127.0.0.1/32")},
 		{Prefix: netip.MustParsePrefix("0.0.0.0/0")},
-		{Prefix: netip.MustParsePrefix("192.0.2.1/32"), Action: "rate-limit"},
+		{Prefix: netip.MustParsePrefix("192.0.2.1/32"), Action: "log"},
 		{Prefix: netip.MustParsePrefix("192.0.2.1/32"), Target: "left"},
 		{},
 	})

@@ -19,7 +19,7 @@ func (v *Verb) say(b *BlockObject, what string) error {
 	if v.json {
 		return writeJSON(v.std.Out, b)
 	}
-	_, err := fmt.Fprintf(v.std.Out, "%s %s (%s, %s, %s)\n", what, b.address(), b.Action, b.Target, b.life())
+	_, err := fmt.Fprintf(v.std.Out, "%s %s (%s, %s, %s)\n", what, b.address(), b.what(), b.Target, b.life())
 	return err
 }
 
@@ -30,6 +30,18 @@ func (b *BlockObject) address() string {
 		return b.Prefix
 	}
 	return bare(p)
+}
+
+// what is the action as people read it, with the rate of a rate limit and the
+// text of a log rule.
+func (b *BlockObject) what() string {
+	switch {
+	case b.Limit != "":
+		return b.Action + " " + b.Limit
+	case b.LogPrefix != "":
+		return b.Action + " " + strconv.Quote(b.LogPrefix)
+	}
+	return b.Action
 }
 
 // life is the remaining time as people read it.
@@ -66,7 +78,11 @@ func inspected(ctx context.Context, c VerbConfig) ([]BlockObject, error) {
 	held, err := firewall.Inspect(ctx, c.Manager(c.Log))
 	var out []BlockObject
 	for _, h := range held {
-		out = append(out, objects(h.Blocks)...)
+		blocks := (&local{}).objects(h.Blocks)
+		for i, n := range h.Packets {
+			blocks[i].Packets = n
+		}
+		out = append(out, blocks...)
 	}
 	return out, err
 }
@@ -83,7 +99,7 @@ func printBlocks(std Streams, blocks []BlockObject) error {
 		if b.Packets != nil {
 			packets = strconv.FormatUint(*b.Packets, 10)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", b.address(), b.Target, b.Action, b.life(), packets,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", b.address(), b.Target, b.what(), b.life(), packets,
 			printable(b.Rule), printable(b.Reason))
 	}
 	return w.Flush()
@@ -115,11 +131,18 @@ func (s *ShowObject) print(std Streams) error {
 	}
 	b.WriteByte('\n')
 	for _, k := range s.Blocks {
-		fmt.Fprintf(&b, "  %s %s (%s, %s), since %s", k.Action, k.address(), k.Target, k.life(), k.Created)
+		fmt.Fprintf(&b, "  %s %s (%s, %s), since %s", k.what(), k.address(), k.Target, k.life(), k.Created)
 		if k.Packets != nil {
-			fmt.Fprintf(&b, ", %d packets stopped", *k.Packets)
+			did := "stopped"
+			if k.LogPrefix != "" {
+				did = "seen"
+			}
+			fmt.Fprintf(&b, ", %d packets %s", *k.Packets, did)
 		}
 		fmt.Fprintf(&b, "\n    rule %s, reason %s, origin %s\n", printable(k.Rule), printable(k.Reason), k.Origin)
+	}
+	for _, e := range s.Escalation {
+		fmt.Fprintf(&b, "  %s %s blocked %d times, the last time %s\n", e.Target, e.Prefix, len(e.Blocked), e.Blocked[len(e.Blocked)-1])
 	}
 	for _, ev := range s.Alerts {
 		b.WriteString("  " + ev.human())

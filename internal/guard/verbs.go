@@ -1,14 +1,12 @@
 package guard
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/netcap-guard/netcap-guard/backend"
@@ -19,9 +17,6 @@ import (
 // stdinArg stands for standard input as an argument.
 const stdinArg = "-"
 
-// maxLine bounds a line of a list of addresses.
-const maxLine = 64 << 10
-
 // BlockRequest is what the flags of block say.
 type BlockRequest struct {
 	For    string // empty unless HasFor
@@ -30,6 +25,8 @@ type BlockRequest struct {
 	Target string
 	Action string
 	Force  bool
+	Rate   string // empty = the default, of a rate limit
+	Burst  int64  // 0 = the default
 }
 
 // Validate checks everything that can be wrong with a block before the kernel
@@ -54,7 +51,7 @@ func ValidateAddress(address string) error {
 }
 
 func (r *BlockRequest) entry(p netip.Prefix) (BlockEntry, error) {
-	e := BlockEntry{Prefix: p, Target: r.Target, Action: r.Action, Reason: r.Reason, Force: r.Force}
+	e := BlockEntry{Prefix: p, Target: r.Target, Action: r.Action, Reason: r.Reason, Force: r.Force, Rate: r.Rate, Burst: r.Burst}
 	if r.HasFor {
 		d, err := engine.ParseDuration(r.For)
 		if err != nil {
@@ -65,8 +62,14 @@ func (r *BlockRequest) entry(p netip.Prefix) (BlockEntry, error) {
 	if _, err := backend.ParseTarget(r.Target); err != nil {
 		return e, err
 	}
-	_, err := stopping(r.Action)
-	return e, err
+	action, err := stopping(r.Action)
+	if err != nil {
+		return e, err
+	}
+	if _, err := e.limit(action); err != nil {
+		return e, err
+	}
+	return e, nil
 }
 
 // Verb is one verb under way.
@@ -107,6 +110,12 @@ func WithAdmin(ctx context.Context, c VerbConfig, work func(*Verb) error) error 
 	if err != nil {
 		return err
 	}
+	if c.KillConnections && !c.DryRun {
+		if killer := newConnKiller(ctx, c.Log); killer != nil {
+			defer killer.close()
+			mcfg.Killer = killer
+		}
+	}
 	m, err := firewall.NewManager(mcfg)
 	if errors.Is(err, firewall.ErrInUse) {
 		mcfg.Attach = true // a guard without a socket
@@ -119,7 +128,7 @@ func WithAdmin(ctx context.Context, c VerbConfig, work func(*Verb) error) error 
 	if err == nil && !mcfg.Attach {
 		err = m.SetWhitelist(originFiles, prefixes)
 	}
-	v := c.verb(&local{m: m})
+	v := c.verb(&local{m: m, direct: true})
 	if err == nil {
 		err = work(v)
 	}
@@ -159,123 +168,82 @@ func chooseBackend(ctx context.Context, mcfg *firewall.ManagerConfig) (existed b
 	return true, nil
 }
 
-// Block blocks one address or prefix, or with "-" one a line from standard
+// Block blocks one address or prefix, or with "-" those of a list on standard
 // input.
 func (v *Verb) Block(ctx context.Context, address string, r BlockRequest) error {
-	prefixes, bad, err := v.addresses(address)
+	if address == stdinArg {
+		return v.blockList(ctx, r)
+	}
+	p, err := firewall.ParsePrefix(address)
+	if err != nil {
+		return &ExitError{ExitUsage, err}
+	}
+	e, err := r.entry(p)
+	if err != nil {
+		return &ExitError{ExitUsage, err}
+	}
+	answers, err := v.admin.Block(ctx, []BlockEntry{e})
 	if err != nil {
 		return err
 	}
-	entries := make([]BlockEntry, len(prefixes))
-	for i, p := range prefixes {
-		if entries[i], err = r.entry(p.prefix); err != nil {
-			return &ExitError{ExitUsage, err}
-		}
-	}
-	answers, err := v.admin.Block(ctx, entries)
-	if err != nil {
-		return err
-	}
-	return v.settle(prefixes, answers, bad, func(a Answer) error {
-		switch {
-		case a.Error != "":
-			return errors.New(a.Error)
-		case a.Result != firewall.Whitelisted.String():
-			return nil
-		case a.Why != "":
-			return fmt.Errorf("%v is protected (%s): not blocked; --force blocks it all the same", a.Prefix, a.Why)
-		}
-		return fmt.Errorf("%v is whitelisted: not blocked", a.Prefix)
-	})
+	return v.settle(answers, judgeBlock)
 }
 
-// Unblock lifts the block of one prefix, or with "-" of one a line.
+// judgeBlock is what is wrong with the answer to a block.
+func judgeBlock(a Answer) error {
+	switch {
+	case a.Error != "":
+		return errors.New(a.Error)
+	case a.Result != firewall.Whitelisted.String():
+		return nil
+	case a.Why != "":
+		return fmt.Errorf("%v is protected (%s): not blocked; --force blocks it all the same", a.Prefix, a.Why)
+	}
+	return fmt.Errorf("%v is whitelisted: not blocked", a.Prefix)
+}
+
+// Unblock lifts the block of one prefix, or with "-" of those of a list.
 func (v *Verb) Unblock(ctx context.Context, address string) error {
-	prefixes, bad, err := v.addresses(address)
+	if address == stdinArg {
+		return v.unblockList(ctx)
+	}
+	p, err := firewall.ParsePrefix(address)
+	if err != nil {
+		return &ExitError{ExitUsage, err}
+	}
+	answers, err := v.admin.Unblock(ctx, []netip.Prefix{p})
 	if err != nil {
 		return err
 	}
-	list := make([]netip.Prefix, len(prefixes))
-	for i, p := range prefixes {
-		list[i] = p.prefix
+	return v.settle(answers, judgeUnblock)
+}
+
+// judgeUnblock is what is wrong with the answer to an unblock.
+func judgeUnblock(a Answer) error {
+	switch {
+	case a.Error != "":
+		return errors.New(a.Error)
+	case len(a.Blocks) > 0:
+		return nil
+	case a.Why != "":
+		return Exit(ExitNotFound, "%v is not blocked by itself: it is inside the blocked %s", a.Prefix, a.Why)
 	}
-	answers, err := v.admin.Unblock(ctx, list)
-	if err != nil {
+	return Exit(ExitNotFound, "%v is not blocked", a.Prefix)
+}
+
+// settle prints what became of one address.
+func (v *Verb) settle(answers []Answer, judge func(Answer) error) error {
+	if len(answers) != 1 {
+		return fmt.Errorf("the guard answered %d of 1", len(answers))
+	}
+	a := answers[0]
+	if err := judge(a); err != nil {
 		return err
 	}
-	return v.settle(prefixes, answers, bad, func(a Answer) error {
-		switch {
-		case a.Error != "":
-			return errors.New(a.Error)
-		case len(a.Blocks) > 0:
-			return nil
-		case a.Why != "":
-			return Exit(ExitNotFound, "%v is not blocked by itself: it is inside the blocked %s", a.Prefix, a.Why)
-		}
-		return Exit(ExitNotFound, "%v is not blocked", a.Prefix)
-	})
-}
-
-// address is one prefix of a request and the line it stood on, 0 for an
-// argument.
-type address struct {
-	prefix netip.Prefix
-	line   int
-}
-
-// addresses reads the argument, or with "-" standard input; what is wrong
-// with single lines is in bad.
-func (v *Verb) addresses(arg string) (list []address, bad []error, err error) {
-	if arg != stdinArg {
-		p, err := firewall.ParsePrefix(arg)
-		if err != nil {
-			return nil, nil, &ExitError{ExitUsage, err}
-		}
-		return []address{{p, 0}}, nil, nil
-	}
-	sc := bufio.NewScanner(v.std.In)
-	sc.Buffer(nil, maxLine)
-	for n := 1; sc.Scan(); n++ {
-		text, _, _ := strings.Cut(sc.Text(), "#")
-		if text = strings.TrimSpace(text); text == "" {
-			continue
-		}
-		p, err := firewall.ParsePrefix(text)
-		if err != nil {
-			bad = append(bad, fmt.Errorf("line %d: %w", n, err))
-			continue
-		}
-		list = append(list, address{p, n})
-	}
-	if err := sc.Err(); err != nil {
-		bad = append(bad, fmt.Errorf("standard input: %w", err))
-	}
-	return list, bad, nil
-}
-
-// settle prints what became of each address. Of a list the good ones are
-// carried out, the others named with their line, and the exit code is 1.
-func (v *Verb) settle(list []address, answers []Answer, bad []error, judge func(Answer) error) error {
-	if len(answers) != len(list) {
-		return fmt.Errorf("the guard answered %d of %d", len(answers), len(list))
-	}
-	for i, a := range answers {
-		err := judge(a)
-		switch {
-		case err == nil:
-			for _, b := range a.Blocks {
-				if err := v.say(&b, a.Result); err != nil {
-					return err
-				}
-			}
-		case list[i].line == 0:
+	for _, b := range a.Blocks {
+		if err := v.say(&b, a.Result); err != nil {
 			return err
-		default:
-			bad = append(bad, fmt.Errorf("line %d: %w", list[i].line, err))
 		}
-	}
-	if len(bad) > 0 {
-		return &ExitError{ExitFailed, errors.Join(bad...)}
 	}
 	return nil
 }
