@@ -39,7 +39,7 @@ func keyOf(h *record.Header) (key, int) {
 
 func less(a, b *[16]byte, aPort, bPort uint16) bool {
 	for i := 0; i < 16; i += 8 {
-		x, y := binary.BigEndian.Uint64(a[i:]), binary.BigEndian.Uint64(b[i:])
+		x, y := u64(a[i:i+8]), u64(b[i:i+8])
 		if x != y {
 			return x < y
 		}
@@ -93,12 +93,13 @@ func (t *Table) at(i uint32) *conn {
 
 // hash is keyed: who wants collisions would have to guess the seed.
 func (t *Table) hash(k *key) uint32 {
-	le := binary.LittleEndian.Uint64
-	a, b := bits.Mul64(le(k.lo[:])^t.seed, le(k.lo[8:])^0x9e3779b97f4a7c15)
-	c, d := bits.Mul64(le(k.hi[:])^a, le(k.hi[8:])^b^0xd6e8feb86659fd93)
+	a, b := bits.Mul64(u64(k.lo[:8])^t.seed, u64(k.lo[8:])^0x9e3779b97f4a7c15)
+	c, d := bits.Mul64(u64(k.hi[:8])^a, u64(k.hi[8:])^b^0xd6e8feb86659fd93)
 	e, f := bits.Mul64(c^uint64(k.loPort)<<16^t.seed, d^uint64(k.hiPort)|1)
 	return uint32(e^f) & uint32(len(t.index)-1)
 }
+
+func u64(b []byte) uint64 { return binary.BigEndian.Uint64(b) }
 
 func (t *Table) find(hash uint32, k *key) uint32 {
 	for i := t.index[hash]; i != 0; {
