@@ -124,6 +124,9 @@ func (p *Parser) lines(rest []byte, r *record.HTTP, f *Framing) {
 			continue
 		}
 		name := bytes.TrimRight(line[:colon], " \t")
+		if len(name) == 0 {
+			continue
+		}
 		value := trim(line[colon+1:])
 		p.headers = append(p.headers, header{name, value})
 		if r.IsResponse {
