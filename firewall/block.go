@@ -91,12 +91,19 @@ func (m *Manager) blockPage(p netip.Prefix, config *BlockConfig) error {
 // same. A caller whose ctx ends gets its error if his block was not begun;
 // else what came of it.
 func (m *Manager) Block(ctx context.Context, req Request) (Result, error) {
-	c := &call{req: req}
-	m.submit(ctx, c)
-	if c.err != nil {
-		return c.res, fmt.Errorf("block %v: %w", req.Prefix, c.err)
+	var one struct {
+		call
+		req Request
+		res Result
 	}
-	return c.res, nil
+	one.req = req
+	one.call.req, one.block = &one.req, &one.res.Block
+	m.submit(ctx, &one.call)
+	one.res.Outcome = one.outcome
+	if one.err != nil {
+		return one.res, fmt.Errorf("block %v: %w", req.Prefix, one.err)
+	}
+	return one.res, nil
 }
 
 // BlockAll makes many blocks, up to 10,000 in one change of the kernel, and
@@ -105,11 +112,12 @@ func (m *Manager) Block(ctx context.Context, req Request) (Result, error) {
 // not begun by then fails with its error.
 func (m *Manager) BlockAll(ctx context.Context, reqs []Request) []BulkResult {
 	out := make([]BulkResult, 0, len(reqs))
+	calls := make([]call, min(len(reqs), maxBatch))
+	batch := make([]*call, len(calls))
 	for part := range slices.Chunk(reqs, maxBatch) {
-		calls := make([]call, len(part))
-		batch := make([]*call, len(part))
+		batch = batch[:len(part)]
 		for i := range part {
-			calls[i] = call{req: part[i], bulk: true}
+			calls[i] = call{req: &part[i]}
 			batch[i] = &calls[i]
 		}
 		var events []Event
@@ -122,8 +130,8 @@ func (m *Manager) BlockAll(ctx context.Context, reqs []Request) []BulkResult {
 			m.kernel.Unlock()
 		}
 		m.emit(events)
-		for i := range calls {
-			r := BulkResult{Outcome: calls[i].res.Outcome}
+		for i := range part {
+			r := BulkResult{Outcome: calls[i].outcome}
 			if err := calls[i].err; err != nil {
 				r.Err = fmt.Errorf("block %v: %w", part[i].Prefix, err)
 			}

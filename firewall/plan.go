@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/netcap-guard/netcap-guard/backend"
@@ -54,9 +55,9 @@ func (m *Manager) carry(ctx context.Context, calls []*call) []Event {
 func (m *Manager) fail(c *call, err error) {
 	c.fresh = nil
 	c.err = err
-	c.res = Result{Outcome: Failed}
+	c.outcome = Failed
 	if errors.Is(err, ErrRefused) {
-		c.res.Outcome = Refused
+		c.outcome = Refused
 	}
 	m.count(&m.stats.errors)
 }
@@ -97,7 +98,7 @@ func together(calls []*call) (batch, later []*call) {
 // prepare checks a request and makes the entry that it asks for, its end left
 // out.
 func (m *Manager) prepare(c *call, now time.Time) error {
-	req := &c.req
+	req := c.req
 	p, err := backend.Canonical(req.Prefix)
 	switch {
 	case err != nil:
@@ -179,7 +180,7 @@ func (m *Manager) makeBatch(ctx context.Context, batch []*call, now time.Time) [
 func (m *Manager) plan(c *call, ahead int, now time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	fresh, req := c.fresh, &c.req
+	fresh, req := c.fresh, c.req
 	// Who asks for an address that must not be blocked does not get its
 	// neighbours blocked instead.
 	asked := backend.Key{Prefix: c.asked, Target: fresh.Target, Log: fresh.Log}
@@ -211,21 +212,21 @@ func (m *Manager) plan(c *call, ahead int, now time.Time) error {
 		fresh.Action, fresh.Limit, fresh.LogPrefix = old.Action, old.Limit, old.LogPrefix
 		fresh.CreatedAt, fresh.by = old.CreatedAt, old.by
 		fresh.forced = fresh.forced || old.forced
-		c.res.Outcome = Extended
+		c.outcome = Extended
 		return nil
 	}
 	if old != nil && old.Action != fresh.Action {
 		c.replaced = old
 	}
-	c.res.Outcome = Created
+	c.outcome = Created
 	return nil
 }
 
 // settle ends a call with nothing to do; in force is the block that is there.
 func (c *call) settle(o Outcome, inForce *entry) {
-	c.fresh, c.res.Outcome = nil, o
-	if inForce != nil && !c.bulk {
-		c.res.Block = inForce.info()
+	c.fresh, c.outcome = nil, o
+	if inForce != nil && c.block != nil {
+		*c.block = inForce.info()
 	}
 }
 
@@ -252,7 +253,7 @@ func (m *Manager) halve(ctx context.Context, calls []*call, full map[group]error
 		events = append(events, m.halve(ctx, calls[:half], full)...)
 		events = append(events, m.halve(ctx, calls[half:], full)...)
 	default:
-		if full != nil && errors.Is(err, backend.ErrFull) && calls[0].res.Outcome == Created {
+		if full != nil && errors.Is(err, backend.ErrFull) && calls[0].outcome == Created {
 			full[m.groupOf(&calls[0].fresh.Block)] = err
 		}
 		for _, c := range calls {
@@ -272,7 +273,7 @@ func divisible(err error) bool {
 func (m *Manager) withRoom(calls []*call, full map[group]error) []*call {
 	rest := make([]*call, 0, len(calls))
 	for _, c := range calls {
-		if err := full[m.groupOf(&c.fresh.Block)]; err != nil && c.res.Outcome == Created {
+		if err := full[m.groupOf(&c.fresh.Block)]; err != nil && c.outcome == Created {
 			m.fail(c, err)
 			continue
 		}
@@ -284,7 +285,8 @@ func (m *Manager) withRoom(calls []*call, full map[group]error) []*call {
 // changeOf is what the calls ask of the kernel. It runs with m.kernel held, and
 // what it returns is good until it runs again.
 func (m *Manager) changeOf(calls []*call) backend.Change {
-	change := backend.Change{Add: m.adding[:0]}
+	clear(m.adding)
+	change := backend.Change{Add: slices.Grow(m.adding[:0], len(calls))}
 	for _, c := range calls {
 		change.Add = append(change.Add, c.fresh.Block)
 		if c.replaced != nil {
@@ -297,14 +299,8 @@ func (m *Manager) changeOf(calls []*call) backend.Change {
 		}
 	}
 	m.adding = change.Add
-	if cap(m.adding) > keptBatch {
-		m.adding = nil
-	}
 	return change
 }
-
-// keptBatch is for how many blocks the memory of a change is kept.
-const keptBatch = 256
 
 // commit enters what the kernel has accepted into the index. It runs with
 // m.kernel held.
@@ -320,7 +316,7 @@ func (m *Manager) commit(calls []*call) (events []Event) {
 		}
 		sooner = sooner || c.fresh.pos == 0
 		m.mu.Unlock()
-		if c.res.Outcome == Extended {
+		if c.outcome == Extended {
 			continue
 		}
 		m.kill(c.fresh)
@@ -350,10 +346,10 @@ const slowRules = 1000
 func (m *Manager) enter(c *call) (ended *entry) {
 	old := m.idx.get(c.fresh.Key)
 	m.idx.put(c.fresh)
-	if !c.bulk {
-		c.res.Block = c.fresh.info()
+	if c.block != nil {
+		*c.block = c.fresh.info()
 	}
-	if c.res.Outcome == Extended {
+	if c.outcome == Extended {
 		m.stats.duplicatesSkip++
 		return nil
 	}

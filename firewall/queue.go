@@ -33,18 +33,18 @@ func (g gate) LockContext(ctx context.Context) error {
 
 // call is one request on its way through the Manager, and what came of it.
 type call struct {
-	req Request
-	res Result
-	err error
+	req     *Request
+	outcome Outcome
+	err     error
+	block   *BlockInfo // for the block in force; nil where nobody asks
 
 	asked    netip.Prefix // canonical; fresh may be for a wider one
 	fresh    *entry       // what the kernel is to enforce; nil where the request is settled
 	replaced *entry       // of another action, to be taken out in the same step
 	adds     bool         // there will be one block more
-	bulk     bool         // res.Block is not asked for
 
-	// The queue's: turn says whether to lead (true) or that err and res are
-	// there (false); leads and taken are guarded by queue.mu.
+	// The queue's: turn says whether to lead (true) or that err and outcome
+	// are there (false); leads and taken are guarded by queue.mu.
 	turn  chan bool
 	leads bool
 	taken bool
@@ -138,7 +138,7 @@ func (m *Manager) submit(ctx context.Context, c *call) {
 			}
 		case <-ctx.Done():
 			if m.queue.leave(c) {
-				c.res.Outcome, c.err = Failed, ctx.Err()
+				c.outcome, c.err = Failed, ctx.Err()
 				m.count(&m.stats.errors)
 				return
 			}
@@ -148,7 +148,7 @@ func (m *Manager) submit(ctx context.Context, c *call) {
 	}
 	if err := m.kernel.LockContext(ctx); err != nil {
 		m.queue.leave(c)
-		c.res.Outcome, c.err = Failed, err
+		c.outcome, c.err = Failed, err
 		m.count(&m.stats.errors)
 		return
 	}
