@@ -3,6 +3,8 @@ package decode_test
 import (
 	"testing"
 
+	"github.com/google/gopacket/layers"
+
 	"github.com/netcap-guard/netcap-guard/capture/decode"
 	"github.com/netcap-guard/netcap-guard/record"
 )
@@ -31,15 +33,7 @@ func TestDecodeDoesNotAllocate(t *testing.T) {
 		{"ICMP", "ICMPv4", cheap(record.TypeICMPv4, "SrcIP", "TypeName", "Payload")},
 		{"IPv4", "IPv4 options", cheap(record.TypeIPv4, "SrcIP", "Options", "ProtocolName", "FlagsStr")},
 		{"DNS query", "DNS query", cheap(record.TypeDNS, "Questions", "QueryNameLength", "QueryNameTLD", "SrcIP")},
-		{"everything but the flow's hash", "data", func() record.Want {
-			var w record.Want
-			for _, name := range fields(record.TypeTCP) {
-				if name != "CommunityID" {
-					w.Add(record.TypeTCP, name)
-				}
-			}
-			return w
-		}()},
+		{"everything but the flow's hash", "data", without(allOf(record.TypeTCP), record.TypeTCP, "CommunityID")},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			data := frames(t)[tt.frame].data
@@ -55,6 +49,35 @@ func TestDecodeDoesNotAllocate(t *testing.T) {
 				t.Error("nothing was decoded")
 			}
 		})
+	}
+}
+
+// What stays on the link, and what comes out of tunnels, costs none either.
+func TestLocalAndTunnelsDoNotAllocate(t *testing.T) {
+	want := allOf(record.TypeARP, record.TypeEthernet, record.TypeICMPv6NeighborSolicitation,
+		record.TypeICMPv6NeighborAdvertisement, record.TypeTCP)
+	want.Add(record.TypeHTTP) // the segment
+	all := map[string][]byte{"ARP": arpFrame(t, 1, "192.0.2.1", "192.0.2.2"), "solicitation": neighborFrame(t, 135, 0),
+		"advertisement": neighborFrame(t, 136, 0xe0)}
+	inner := build(t, ip4(layers.IPProtocolTCP), tcp(func(l *layers.TCP) { l.ACK = true }), payload(8))
+	for _, w := range wrappings() {
+		if w.link == ethernet {
+			all[w.name] = w.wrap(t, inner)
+		}
+	}
+	for name, data := range all {
+		dec, set := decode.New(without(want, record.TypeTCP, "CommunityID")), &record.Set{}
+		dec.SetDecap(true)
+		if n := testing.AllocsPerRun(500, func() {
+			if err := dec.Decode(ethernet, data, len(data), set); err != nil {
+				t.Fatal(err)
+			}
+		}); n != 0 {
+			t.Errorf("%s: %v allocations a packet", name, n)
+		}
+		if set.Have == 0 {
+			t.Errorf("%s: nothing was decoded", name)
+		}
 	}
 }
 

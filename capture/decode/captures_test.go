@@ -1,6 +1,7 @@
 package decode_test
 
 import (
+	"bytes"
 	"encoding/csv"
 	"errors"
 	"io"
@@ -129,4 +130,74 @@ func TestCaptures(t *testing.T) {
 		}
 	}
 	t.Logf("%d captures", len(all))
+}
+
+// TestCapturesCut reads the captures of the folders where most can go wrong cut
+// off at places all over their first 2,000 bytes, and their packets cut
+// likewise: no panic, no hang, and no error but the known ones.
+func TestCapturesCut(t *testing.T) {
+	dir := os.Getenv("NETCAP_GUARD_CAPTURES")
+	if dir == "" {
+		t.Skip("NETCAP_GUARD_CAPTURES is not set: no captures to read")
+	}
+	const reach, step = 2000, 23
+	dec := decode.New(everything())
+	dec.SetDecap(true)
+	files, cuts := 0, 0
+	for _, folder := range []string{"malformed", "ipv6", "encapsulated", "dns-tunnel", "sqli-http"} {
+		paths, err := filepath.Glob(filepath.Join(dir, folder, "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			f, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			head, err := io.ReadAll(io.LimitReader(f, reach))
+			if err = errors.Join(err, f.Close()); err != nil {
+				t.Fatal(err)
+			}
+			files++
+			for n := files % step; n <= len(head); n += step {
+				cuts++
+				readCut(t, path, head[:n], dec)
+			}
+		}
+	}
+	t.Logf("%d captures, cut at %d places, decode errors %v", files, cuts, dec.Errors())
+	if files < 500 {
+		t.Errorf("only %d captures", files)
+	}
+}
+
+// readCut reads what is left of a capture; the last packet is decoded cut, too.
+func readCut(t *testing.T, path string, data []byte, dec *decode.Decoder) {
+	src, err := capture.OpenReader(bytes.NewReader(data), path)
+	if err != nil {
+		if !errors.Is(err, capture.ErrFormat) && !errors.Is(err, capture.ErrTruncated) && !errors.Is(err, capture.ErrLinkType) {
+			t.Fatalf("%s, %d bytes: %v", path, len(data), err)
+		}
+		return
+	}
+	var (
+		p   capture.Packet
+		set record.Set
+	)
+	for {
+		if err := src.Next(&p); err != nil {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, capture.ErrTruncated) && !errors.Is(err, capture.ErrLinkType) && !errors.Is(err, capture.ErrFormat) {
+				t.Fatalf("%s, %d bytes: %v", path, len(data), err)
+			}
+			break
+		}
+		set.Time = p.Time
+		for _, n := range []int{len(p.Data), len(data) % (len(p.Data) + 1)} {
+			err := dec.Decode(uint32(p.Link), p.Data[:n:n], p.Length, &set)
+			var known *decode.Error
+			if err != nil && !errors.As(err, &known) {
+				t.Fatalf("%s, %d bytes: packet %d: %v", path, len(data), p.Number, err)
+			}
+		}
+	}
 }

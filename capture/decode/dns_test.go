@@ -228,3 +228,26 @@ func TestDNSReadsOnlyTheSectionsAskedFor(t *testing.T) {
 		t.Errorf("records %b", set.Have)
 	}
 }
+
+// A message whose every name is a pointer to a long one is spelt out no
+// further than a real message could be long, and costs no memory but that.
+func TestDNSBomb(t *testing.T) {
+	long := strings.Repeat("\x3f"+strings.Repeat("x", 63), 15)
+	msg := question([]byte(long + "\x00\x00\x10\x00\x01")...)
+	msg[2], msg[6], msg[7] = 0x80, 0xff, 0xff // an answer with 65,535 records
+	for len(msg) < 60000 {
+		msg = append(msg, 0xc0, 12, 0, 16, 0, 1, 0, 0, 0, 0, 0, 2, 0xc0, 12)
+	}
+	set, err := try(ethernet, message(t, msg), 1500)
+	var e *decode.Error
+	if !errors.As(err, &e) || e.Layer != decode.LayerDNS || !set.DNS.IsMalformed {
+		t.Errorf("%v, malformed %v", err, set.DNS.IsMalformed)
+	}
+	text := 0
+	for _, r := range set.DNS.Answers {
+		text += len(r.Name)
+	}
+	if text > 300<<10 || len(set.DNS.Answers) > 1024 {
+		t.Errorf("%d answers with %d bytes of names", len(set.DNS.Answers), text)
+	}
+}

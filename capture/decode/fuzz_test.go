@@ -18,8 +18,28 @@ func FuzzDecode(f *testing.F) {
 		f.Add(uint16(113), append(make([]byte, 14), frame.data[12:]...))
 	}
 	f.Add(uint16(ethernet), build(f, eth(layers.EthernetTypeIPv6), ip6(layers.IPProtocolIPv6Fragment), payload6Fragment(0, false)))
+	inner := build(f, ip4(layers.IPProtocolTCP), syn(), payload(8))
+	for _, w := range wrappings() {
+		f.Add(uint16(w.link), w.wrap(f, inner))
+	}
+	for _, data := range local(f) {
+		f.Add(uint16(ethernet), data)
+	}
+	for _, v6 := range []bool{false, true} {
+		for _, data := range fragmented(f, v6, 6, 1, segment(f, 100), pieces(140, 64)) {
+			f.Add(uint16(ethernet), data)
+		}
+	}
 	dec, set := decode.New(everything()), &record.Set{}
+	full, other := decode.New(allOf(packetTypes()...)), &record.Set{}
+	full.SetDecap(true)
+	again := decode.Again(full, allOf(packetTypes()...))
 	f.Fuzz(func(t *testing.T, link uint16, data []byte) {
+		_ = full.Decode(uint32(link), data, len(data), other) // no panic, whatever it is
+		first := other.Header
+		if _ = again.Decode(uint32(link), data, len(data), other); other.Header != first {
+			t.Errorf("again: header %+v, at first %+v", other.Header, first)
+		}
 		err := dec.Decode(uint32(link), data, len(data), set)
 		for name, size := range map[string]int32{"TCP": set.TCP.PayloadSize, "UDP": set.UDP.PayloadSize, "IPv4": set.IPv4.PayloadSize,
 			"IPv6": set.IPv6.PayloadSize, "ICMPv4": set.ICMPv4.PayloadSize, "ICMPv6": set.ICMPv6.PayloadSize} {

@@ -36,3 +36,20 @@ func fields(t record.Type) []string {
 	}
 	return names
 }
+
+// without leaves one field of a type out.
+func without(all record.Want, typ record.Type, field string) record.Want {
+	var w record.Want
+	for _, t := range record.Types() {
+		if !all.Types.Has(t) {
+			continue
+		}
+		w.Add(t)
+		for _, name := range fields(t) {
+			if all.Field(t, name) && (t != typ || name != field) {
+				w.Add(t, name)
+			}
+		}
+	}
+	return w
+}
