@@ -36,19 +36,25 @@ type Comment struct {
 // itself holds "; ". Quotes and control characters are replaced, because nft
 // prints them unescaped; a rule name is cut at MaxRuleName bytes; the reason
 // is cut with … on a rune boundary.
-func (c Comment) Encode(limit int) string {
+func (c Comment) Encode(limit int) string { return string(c.Append(nil, limit)) }
+
+// Append is Encode behind what dst holds already. It allocates nothing where
+// dst has room and nothing has to be replaced or cut.
+func (c Comment) Append(dst []byte, limit int) []byte {
 	limit = max(limit, minComment)
 	rule := cut(Clean(c.Rule), MaxRuleName)
-	stamp := commentStamp + strconv.FormatInt(c.Created.UnixMilli(), 10)
-	if strings.Contains(rule+" ", commentSep) {
-		stamp += "/" + strconv.Itoa(len(rule))
+	var digits [len(commentStamp) + 24]byte // two numbers and a slash: 20 + 1 + 2
+	stamp := strconv.AppendInt(append(digits[:0], commentStamp...), c.Created.UnixMilli(), 10)
+	if strings.Contains(rule, commentSep) || strings.HasSuffix(rule, commentSep[:1]) {
+		stamp = strconv.AppendInt(append(stamp, '/'), int64(len(rule)), 10)
 	}
 	room := limit - len(CommentPrefix) - len(rule) - len(commentSep) - len(stamp)
 	reason := cut(Clean(c.Reason), max(room, 0))
-	if reason == "" {
-		return CommentPrefix + rule + stamp
+	dst = append(append(dst, CommentPrefix...), rule...)
+	if reason != "" {
+		dst = append(append(dst, commentSep...), reason...)
 	}
-	return CommentPrefix + rule + commentSep + reason + stamp
+	return append(dst, stamp...)
 }
 
 // DecodeComment reads what Encode wrote. It reports false for any text that

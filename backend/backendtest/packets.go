@@ -125,6 +125,7 @@ func packets(t *testing.T, s Suite) {
 	t.Run("stopped packets are counted", func(t *testing.T) { counted(t, s, p) })
 	t.Run("every address", func(t *testing.T) { everyone(t, s, p) })
 	streams(t, s, p)
+	limitPackets(t, s, p)
 	t.Run("neighbour discovery of a blocked address", func(t *testing.T) { neighbours(t, s, p) })
 	t.Run("blocks in force without their instance", func(t *testing.T) { orphans(t, s, p) })
 }

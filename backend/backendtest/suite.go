@@ -88,6 +88,7 @@ func Run(t *testing.T, s Suite) {
 		{"changes", changes},
 		{"refusals", refusals},
 		{"expiry", expiry},
+		{"limits", limits},
 		{"scale", scale},
 		{"lookup", lookup},
 		{"foreign", foreign},

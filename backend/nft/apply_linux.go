@@ -1,7 +1,6 @@
 package nft
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,10 +19,19 @@ const minBatch = 16
 
 // Apply makes the change in one netlink transaction, if it has at most 20,000
 // elements, the socket buffer takes it and no block changes its action. A
-// larger one is cut into several, and a changed action takes two, first in with
-// the new block and then out with the old one. Where one of them fails, those
-// before it are undone, and the error says if even that failed. In between,
-// other programs can see the change half done.
+// larger one is cut into several. Where one of them fails, those before it are
+// undone, and the error says if even that failed: of a change that found a full
+// set nothing is in force, and a caller who wants what fits halves it. In
+// between, other programs can see the change half done.
+//
+// A changed action takes two transactions, first in with the new block, then
+// out with the old one, and the time in between that the kernel needs to be
+// through with every packet under way (5 to 30 ms, once for all blocks of the
+// change; see grace). Where the kernel refuses to wait (processors with
+// nohz_full, a seccomp filter), a packet that is slower than both transactions
+// can slip through: 1 of 30,000 changes was seen to let one pass.
+//
+// A rate limit that is replaced begins with a full bucket; its count goes on.
 func (b *Backend) Apply(ctx context.Context, c backend.Change) error {
 	if err := b.usable(ctx, "apply"); err != nil {
 		return err
@@ -34,6 +42,9 @@ func (b *Backend) Apply(ctx context.Context, c backend.Change) error {
 	if c.Rebuild {
 		return b.reset(ctx, c)
 	}
+	if !b.ready {
+		return b.fail("apply", fmt.Errorf("%w: table inet %s is not made yet", backend.ErrGone, b.config.Table))
+	}
 	p, err := b.plan(c, time.Now())
 	if err != nil {
 		return b.fail("apply", err)
@@ -41,10 +52,10 @@ func (b *Backend) Apply(ctx context.Context, c backend.Change) error {
 	if err := b.learn(p); err != nil {
 		return b.explain("read table", err, false)
 	}
-	if err := b.keepCounts(p, b.known); err != nil {
-		return b.explain("read counters", err, false)
+	if err := b.prefixes(p); err != nil {
+		return b.fail("apply", err)
 	}
-	p = p.without(func(k kind) bool { _, ok := b.known.rules[k]; return ok || p.adds(k) })
+	p = p.without(func(k kind) bool { _, ok := b.known.rules[k]; return ok || p.puts(k) })
 	for {
 		err := b.commit(ctx, p)
 		if !tooLong(err) || b.batch <= minBatch {
@@ -60,19 +71,12 @@ func (b *Backend) Apply(ctx context.Context, c backend.Change) error {
 // tooLong reports whether the kernel refused a transaction for its size alone.
 func tooLong(err error) bool { return errors.Is(err, unix.EMSGSIZE) || errors.Is(err, unix.ENOBUFS) }
 
-// adds reports whether the plan adds an element of the kind.
-func (p plan) adds(k kind) bool {
-	return slices.ContainsFunc(p.units, func(u unit) bool {
-		return slices.ContainsFunc(u.add, func(e entry) bool { return e.kind == k })
-	})
-}
-
 // learn looks at the table again where the plan touches a set that this
 // process does not know: an administrator may have loaded it. A damaged
 // structure is put right on the way.
 func (b *Backend) learn(p plan) error {
 	unknown := false
-	for k := range p.kinds() {
+	for k := range p.touches() {
 		_, ok := b.known.rules[k]
 		unknown = unknown || !ok
 	}
@@ -100,26 +104,23 @@ func (b *Backend) learn(p plan) error {
 
 // commit sends the plan, in pieces if it must.
 func (b *Backend) commit(ctx context.Context, p plan) error {
+	defer b.wire.release()
 	pieces, leaving := p.cut(b.batch)
-	if len(pieces) == 1 {
-		return b.send(p)
-	}
-	before, err := b.remember(p)
-	if err != nil {
-		return err
-	}
+	var done []step
 	for i, piece := range pieces {
 		err := ctx.Err()
 		if i == leaving {
 			grace()
 		}
+		var s step
 		if err == nil {
-			err = b.send(piece)
+			s, err = b.take(piece, len(pieces) > 1)
 		}
 		if err == nil {
+			done = append(done, s)
 			continue
 		}
-		if undone := b.undo(pieces[:i], before); undone != nil {
+		if undone := b.undo(done, leaving); undone != nil {
 			return fmt.Errorf("%w; and a part of the change stays in force: %w", err, undone)
 		}
 		return err
@@ -127,75 +128,154 @@ func (b *Backend) commit(ctx context.Context, p plan) error {
 	return nil
 }
 
-// send makes a plan one transaction: sets that are missing with their rules,
-// the allow sets, then all removals, then all additions. An addition is always
-// preceded by the removal of the same element, because a kernel up to 6.11
+// step is a piece that was sent, and what undoes it.
+type step struct {
+	piece plan
+	// was holds what the piece took out or replaced; nil where it met nothing.
+	was []entry
+	// allow is what the allow sets held, nil where the piece left them.
+	allow map[string][]nftables.SetElement
+}
+
+// take sends one piece. Most blocks are new, and then the kernel is told to put
+// them in and to refuse if it has one already. If it does, or if the piece
+// takes something out, what is there is looked up as far as somebody needs it
+// (undoable, or to count on), taken out and replaced: a kernel up to 6.11
 // ignores the addition of an element that is there, and none updates its
 // comment.
-func (b *Backend) send(p plan) error {
+func (b *Backend) take(piece plan, undoable bool) (step, error) {
+	s := step{piece: piece}
+	if len(piece.drop) == 0 && piece.allow == nil {
+		err := b.send(piece, true)
+		if !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENFILE) {
+			return s, err
+		}
+	}
+	var err error
+	if undoable || b.config.Counters {
+		if s.was, err = b.remember(piece, undoable); err != nil {
+			return s, err
+		}
+	}
+	if undoable && piece.allow != nil {
+		if s.allow, err = b.allowsNow(); err != nil {
+			return s, err
+		}
+	}
+	return s, b.send(piece, false)
+}
+
+// send makes a piece one transaction: sets that are missing with their rules,
+// the allow sets, then all removals, then all additions. Fresh, nothing is
+// removed and nothing may be there.
+func (b *Backend) send(p plan, fresh bool) error {
+	b.wire.begin()
 	created, err := b.create(p)
-	for _, f := range families() {
-		elems, ok := p.allow[f.allow]
-		if !ok || err != nil {
-			continue
-		}
-		b.conn.FlushSet(f.allowSet(b.table))
-		err = b.add(f.allowSet(b.table), elems)
-	}
-	for _, g := range grouped(p.units, func(u unit) []entry { return u.destroy }) {
-		if err == nil {
-			err = b.destroy(g.kind.set(b.table, b.config), g.elems)
-		}
-	}
-	for _, g := range grouped(p.units, func(u unit) []entry { return u.add }) {
-		if err == nil {
-			err = b.add(g.kind.set(b.table, b.config), g.elems)
-		}
-	}
 	if err != nil {
-		b.discard()
-		return fmt.Errorf("encode elements: %w", err)
-	}
-	if err := b.conn.Flush(); err != nil {
 		return err
 	}
-	for k, rule := range created {
-		b.known.rules[k] = rule.Handle
-		b.known.answers = b.known.answers || k.goesTo() != ""
+	flags := uint16(unix.NLM_F_CREATE)
+	if fresh {
+		flags |= unix.NLM_F_EXCL
+	} else {
+		for _, list := range [][]entry{p.drop, p.put} {
+			for part := range runs(list) {
+				b.destroy(part)
+			}
+		}
+	}
+	for part := range runs(p.put) {
+		b.wire.elements(unix.NFT_MSG_NEWSETELEM, flags, b.config.Table, part, false)
+	}
+	if err := b.wire.commit(); err != nil || !created {
+		return err
+	}
+	// What was done holds; without the new rules' handles the next set that is
+	// made finds its place when the table is looked at again.
+	if l, err := b.inspect(); err == nil && l.right {
+		b.known = l.structure
+	} else {
+		for k := range p.touches() {
+			b.known.rules[k] = 0
+		}
 	}
 	return nil
 }
 
-// create adds the sets that the plan needs and their rules, each at its place
-// in the chain.
-func (b *Backend) create(p plan) (map[kind]*nftables.Rule, error) {
+// destroy removes elements that may be missing. Kernels before 6.3 can only
+// delete what is there, or the whole transaction fails: there the elements are
+// added first, which does nothing to those that exist, and none may come twice.
+func (b *Backend) destroy(part []entry) {
+	if b.destroys {
+		b.wire.elements(msgDestroySetElem, 0, b.config.Table, part, true)
+		return
+	}
+	part = slices.SortedFunc(slices.Values(part), func(x, y entry) int { return x.addr.Compare(y.addr) })
+	part = slices.CompactFunc(part, func(x, y entry) bool { return x.addr == y.addr })
+	b.wire.elements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, b.config.Table, part, true)
+	b.wire.elements(unix.NFT_MSG_DELSETELEM, 0, b.config.Table, part, true)
+}
+
+// create adds the sets that the plan needs with their rules, each at its place
+// in the chain, and the new allowed addresses. It reports whether there is a
+// new set.
+func (b *Backend) create(p plan) (bool, error) {
 	var kinds []kind
-	for k := range p.kinds() {
-		if _, ok := b.known.rules[k]; !ok && p.adds(k) {
-			kinds = append(kinds, k)
+	for part := range runs(p.put) {
+		if _, ok := b.known.rules[*part[0].kind]; !ok {
+			kinds = append(kinds, *part[0].kind)
 		}
+	}
+	if len(kinds) == 0 && p.allow == nil {
+		return false, nil
 	}
 	slices.SortFunc(kinds, kind.compare)
-	if needAnswers(kinds) && !b.known.answers {
-		for _, spec := range answerChains(b.config) {
-			b.conn.AddChain(spec.chain(b.table))
-			b.addRules(spec)
+	b.limitSets(kinds)
+	return len(kinds) > 0, b.wire.structure(func(c *nftables.Conn) error {
+		if needAnswers(kinds) && !b.known.answers {
+			for _, spec := range answerChains(b.config) {
+				c.AddChain(spec.chain(b.table))
+				b.addRules(c, spec)
+			}
 		}
+		for _, k := range kinds {
+			if err := b.addSet(c, k); err != nil {
+				return err
+			}
+			chain := &nftables.Chain{Name: sides()[k.target], Table: b.table}
+			rule := &nftables.Rule{Table: b.table, Chain: chain, Exprs: k.rule(b.config), Position: b.known.next(k)}
+			if rule.Position == 0 {
+				c.AddRule(rule)
+			} else {
+				c.InsertRule(rule)
+			}
+		}
+		for _, f := range families() {
+			if elems, ok := p.allow[f.allow]; ok {
+				c.FlushSet(f.allowSet(b.table))
+				if err := addAllowed(c, f.allowSet(b.table), elems); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// addSet makes the kind's set; those of rate limits are made by limitSets.
+func (b *Backend) addSet(c *nftables.Conn, k kind) error {
+	if k.action == backend.RateLimit {
+		return nil
 	}
-	out := make(map[kind]*nftables.Rule, len(kinds))
+	return c.AddSet(k.set(b.table, b.config), nil)
+}
+
+func (b *Backend) limitSets(kinds []kind) {
 	for _, k := range kinds {
-		if err := b.conn.AddSet(k.set(b.table, b.config), nil); err != nil {
-			return nil, err
-		}
-		chain := &nftables.Chain{Name: sides()[k.target], Table: b.table}
-		rule := &nftables.Rule{Table: b.table, Chain: chain, Exprs: k.rule(b.config), Position: b.known.next(k)}
-		if rule.Position == 0 {
-			out[k] = b.conn.AddRule(rule)
-		} else {
-			out[k] = b.conn.InsertRule(rule)
+		if k.action == backend.RateLimit {
+			b.wire.limitSet(k, b.config)
 		}
 	}
-	return out, nil
 }
 
 // next is the handle of the rule that the kind's rule comes before; 0 means it
@@ -214,132 +294,83 @@ func (s structure) next(k kind) uint64 {
 	return s.rules[best]
 }
 
-func (b *Backend) add(set *nftables.Set, elems []nftables.SetElement) error {
+// maxMessage is how many allowed prefixes are handed to the library at once.
+const maxMessage = 1000
+
+func addAllowed(c *nftables.Conn, set *nftables.Set, elems []nftables.SetElement) error {
 	for part := range slices.Chunk(elems, maxMessage) {
-		if err := b.conn.SetAddElements(set, part); err != nil {
+		if err := c.SetAddElements(set, part); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// destroy removes elements that may be missing. Kernels before 6.3 can only
-// delete what is there, or the whole transaction fails: there the elements are
-// added first, which does nothing to those that exist, and none may come twice.
-func (b *Backend) destroy(set *nftables.Set, elems []nftables.SetElement) error {
-	if !b.destroys {
-		byKey := func(x, y nftables.SetElement) int { return bytes.Compare(x.Key, y.Key) }
-		elems = slices.SortedFunc(slices.Values(elems), byKey)
-		elems = slices.CompactFunc(elems, func(x, y nftables.SetElement) bool { return bytes.Equal(x.Key, y.Key) })
+// remember looks up what the piece is going to replace, lets what goes in
+// count on, and returns what undoes the piece; all that it takes out too, if
+// undoable.
+func (b *Backend) remember(p plan, undoable bool) ([]entry, error) {
+	lists := [][]entry{p.put}
+	if undoable {
+		lists = append(lists, p.drop)
 	}
-	for part := range slices.Chunk(elems, maxMessage) {
-		if b.destroys {
-			if err := b.conn.SetDestroyElements(set, part); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := errors.Join(b.conn.SetAddElements(set, part), b.conn.SetDeleteElements(set, part)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// discard throws away what was buffered. The library has no call for that, but
-// a message it refuses makes its Flush send nothing and forget everything.
-func (b *Backend) discard() {
-	_ = b.conn.SetAddElements(&nftables.Set{Anonymous: true}, nil)
-	_ = b.conn.Flush()
-}
-
-// past is what the sets held before a plan that has to be cut.
-type past struct {
-	blocks map[kind]map[string]element
-	allow  map[string][]nftables.SetElement
-}
-
-// remember looks up what the plan is going to change.
-func (b *Backend) remember(p plan) (past, error) {
-	out := past{blocks: make(map[kind]map[string]element)}
-	var questions []question
-	for _, u := range p.units {
-		for _, e := range u.destroy {
-			if _, ok := b.known.rules[e.kind]; ok {
-				questions = append(questions, question{e.kind, e.elem.Key})
-			}
-		}
-	}
-	answers, err := b.read.find(b.config.Table, questions)
-	if err != nil {
-		return out, err
-	}
-	for i, e := range answers {
-		k := questions[i].kind
-		if out.blocks[k] == nil {
-			out.blocks[k] = make(map[string]element)
-		}
-		if e != nil {
-			out.blocks[k][string(e.key)] = *e
-		}
-	}
-	if p.allow == nil {
-		return out, nil
-	}
-	if out.allow = b.allowed; out.allow == nil {
-		l, err := b.inspect()
-		if err != nil {
-			return out, err
-		}
-		out.allow = b.allows(l)
-	}
-	return out, nil
-}
-
-// undo puts back what was there before the pieces, the last one first, so that
-// there is room at every step. New sets stay, empty.
-func (b *Backend) undo(done []plan, before past) error {
+	var was []entry
 	now := time.Now()
-	for i, piece := range slices.Backward(done) {
-		var back plan
-		if i == 0 {
-			back.allow = before.allow
+	for _, list := range lists {
+		known := slices.DeleteFunc(pointers(list), func(e *entry) bool { _, ok := b.known.rules[*e.kind]; return !ok })
+		answers, err := b.read.find(b.config.Table, questions(known))
+		if err != nil {
+			return nil, err
 		}
-		for _, u := range piece.units {
-			back.units = append(back.units, before.unit(u, now))
-		}
-		if err := b.send(back); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// unit takes out what u put in and puts in what was there.
-func (p past) unit(u unit, now time.Time) unit {
-	back := unit{destroy: append(slices.Clone(u.destroy), bareAll(u.add)...)}
-	done := make(map[kind]bool)
-	for _, e := range back.destroy {
-		was, ok := p.blocks[e.kind][string(e.elem.Key)]
-		if !ok || done[e.kind] {
-			continue
-		}
-		done[e.kind] = true
-		elem := nftables.SetElement{Key: was.key, Comment: was.comment, Counter: was.counter()}
-		if was.timed {
-			elem.Timeout = was.remaining - now.Sub(was.read)
-		}
-		if !was.timed || elem.Timeout >= time.Millisecond {
-			back.add = append(back.add, entry{e.kind, elem})
+		for i, e := range answers {
+			if e == nil {
+				continue
+			}
+			known[i].was = e
+			if back, lives := again(known[i].kind, e, now); lives {
+				was = append(was, back)
+			}
 		}
 	}
-	return back
+	return was, nil
 }
 
-func bareAll(entries []entry) []entry {
-	out := make([]entry, 0, len(entries))
-	for _, e := range entries {
-		out = append(out, entry{e.kind, bare(e.elem)})
+func pointers(list []entry) []*entry {
+	out := make([]*entry, len(list))
+	for i := range list {
+		out[i] = &list[i]
 	}
 	return out
+}
+
+func questions(entries []*entry) []question {
+	out := make([]question, len(entries))
+	for i, e := range entries {
+		out[i] = question{*e.kind, e.addr.AsSlice()}
+	}
+	return out
+}
+
+// allowsNow is what the allow sets hold.
+func (b *Backend) allowsNow() (map[string][]nftables.SetElement, error) {
+	if b.allowed != nil {
+		return b.allowed, nil
+	}
+	l, err := b.inspect()
+	return b.allows(l), err
+}
+
+// undo puts back what was there before the steps, the last one first, so that
+// there is room at every one. New sets stay, empty.
+func (b *Backend) undo(done []step, leaving int) error {
+	for i, s := range slices.Backward(done) {
+		if i == leaving-1 && len(done) > leaving {
+			grace() // what had left is back, and everybody finds it
+		}
+		back := plan{drop: s.piece.put, put: s.was, allow: s.allow}
+		if err := b.send(back, false); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -56,15 +56,51 @@ func (r *reader) dump(msg uint16, request []netlink.Attribute, each func(attrs [
 	if err != nil {
 		return false, fmt.Errorf("request dump: %w", err)
 	}
-	for {
+	// The kernel makes the next piece of a dump while it hands one over
+	// (netlink_recvmsg), the first one with the request. However long this
+	// process was kept from reading, that is the time its times count from.
+	for made := time.Now(); ; {
 		n, err := r.receive()
 		if err != nil {
 			return changed, fmt.Errorf("read dump: %w", err)
 		}
-		done, again, err := walk(r.buf[:n], sent.Header.Sequence, time.Now(), each)
+		read := made
+		made = time.Now()
+		done, again, err := walk(r.buf[:n], sent.Header.Sequence, read, each)
 		changed = changed || again
 		if done || err != nil {
 			return changed, err
+		}
+	}
+}
+
+// single asks for one object and returns its attributes, which are valid until
+// the next call.
+func (r *reader) single(msg uint16, request []netlink.Attribute) ([]byte, error) {
+	data, err := netlink.MarshalAttributes(request)
+	if err != nil {
+		return nil, fmt.Errorf("encode request: %w", err)
+	}
+	sent, err := r.conn.Send(netlink.Message{
+		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | msg), Flags: netlink.Request},
+		Data:   append([]byte{byte(nftables.TableFamilyINet), unix.NFNETLINK_V0, 0, 0}, data...),
+	})
+	if err != nil {
+		return nil, err
+	}
+	for {
+		n, err := r.receive()
+		if err != nil {
+			return nil, err
+		}
+		for h, body := range messages(r.buf[:n]) {
+			switch {
+			case !h.whole || h.sequence != sent.Header.Sequence || len(body) < 4:
+			case h.typ == unix.NLMSG_ERROR:
+				return nil, status(body)
+			default:
+				return body[4:], nil
+			}
 		}
 	}
 }

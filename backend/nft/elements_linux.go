@@ -2,12 +2,12 @@ package nft
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math"
 	"net/netip"
+	"strings"
 	"time"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
@@ -20,6 +20,7 @@ type definition struct {
 	flags           uint32
 	keyType, keyLen uint32
 	size            uint32
+	expressions     string // that its elements have, by name: "limit counter"
 }
 
 // element is what the kernel says of an element.
@@ -34,6 +35,8 @@ type element struct {
 	counts    bool // it has a packet counter
 	packets   uint64
 	bytes     uint64
+	limited   bool // it has a limit
+	limit     backend.Limit
 }
 
 // sets returns the sets of the table.
@@ -52,6 +55,12 @@ func (r *reader) sets(table string) ([]definition, error) {
 					d.keyType = be32(data)
 				case unix.NFTA_SET_KEY_LEN:
 					d.keyLen = be32(data)
+				case nftaSetExpressions:
+					for _, one := range attributes(data) {
+						d.expressions = strings.TrimSpace(d.expressions + " " + expressionName(one))
+					}
+				case nftaSetExpr:
+					d.expressions = expressionName(data)
 				case unix.NFTA_SET_DESC:
 					for typ, data := range attributes(data) {
 						if typ == unix.NFTA_SET_DESC_SIZE {
@@ -65,50 +74,112 @@ func (r *reader) sets(table string) ([]definition, error) {
 	return out, err
 }
 
-// dumpTries bounds how often a set is read again because it changed while it
-// was read.
-const dumpTries = 5
+// expressionName is the name of an expression, as "counter".
+func expressionName(attrs []byte) string {
+	for typ, data := range attributes(attrs) {
+		if typ == unix.NFTA_EXPR_NAME {
+			return unix.ByteSliceToString(data)
+		}
+	}
+	return ""
+}
+
+// A set that changes while it is read is read again, at most dumpTries times,
+// and after the second time only until dumpTime is over: a set of a million
+// takes longer, and always changes.
+const (
+	dumpTries = 5
+	dumpTime  = 2 * time.Second
+)
 
 // elements returns the elements of a set. A dump of a set that changes
 // meanwhile may hold an element twice and leave another out, sometimes without
-// saying so (measured on Linux 6.18): it is then read again. If it never stays
-// quiet, everything that any of the readings saw is returned, the latest
-// reading first, because a block that is missing from the answer would be
-// taken for one that somebody removed.
+// saying so (measured on Linux 6.18): each piece begins behind as many elements
+// as the pieces before it had, whatever became of them. It is then read again.
+// What the kernel tells of is a change by a transaction; an element twice tells
+// of a table that grows; the set's count, of elements that ended (Linux 6.18
+// tells it; where a kernel does not, those go unnoticed). If it never stays quiet, everything
+// that any of the readings saw is returned, the latest reading first, because a
+// block that is missing from the answer would be taken for one that somebody
+// removed.
 func (r *reader) elements(table, set string) ([]element, error) {
 	var all []element
-	for range dumpTries {
-		var got []element
-		here := make(map[string]struct{})
-		twice := false
-		changed, err := r.dump(unix.NFT_MSG_GETSETELEM, []netlink.Attribute{
-			{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: text(table)},
-			{Type: unix.NFTA_SET_ELEM_LIST_SET, Data: text(set)},
-		}, func(attrs []byte, read time.Time) {
-			for _, e := range decodeElements(attrs, read) {
-				id := e.identity()
-				if _, ok := here[id]; ok {
-					twice = true
-					continue
-				}
-				here[id] = struct{}{}
-				got = append(got, e)
-			}
-		})
-		if err != nil {
-			return nil, err
+	begin := time.Now()
+	for try := range dumpTries {
+		got, quiet, err := r.reading(table, set)
+		if err != nil || quiet {
+			return got, err
 		}
-		if !changed && !twice {
-			return got, nil
+		all = united(got, all)
+		if try > 0 && time.Since(begin) > dumpTime {
+			break
 		}
-		for _, e := range all {
-			if _, ok := here[e.identity()]; !ok {
-				got = append(got, e)
-			}
-		}
-		all = got
 	}
 	return all, nil
+}
+
+// reading reads a set once. It reports whether the set stayed as it was.
+func (r *reader) reading(table, set string) (got []element, quiet bool, err error) {
+	before, err := r.count(table, set)
+	if err != nil {
+		return nil, false, err
+	}
+	got = make([]element, 0, before)
+	here := make(map[string]struct{}, before)
+	twice := false
+	changed, err := r.dump(unix.NFT_MSG_GETSETELEM, []netlink.Attribute{
+		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: text(table)},
+		{Type: unix.NFTA_SET_ELEM_LIST_SET, Data: text(set)},
+	}, func(attrs []byte, read time.Time) {
+		for _, e := range decodeElements(attrs, read) {
+			id := e.identity()
+			if _, ok := here[id]; ok {
+				twice = true
+				continue
+			}
+			here[id] = struct{}{}
+			got = append(got, e)
+		}
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	after, err := r.count(table, set)
+	return got, !changed && !twice && before == after, err
+}
+
+// united is got and what only the readings before it saw.
+func united(got, before []element) []element {
+	here := make(map[string]struct{}, len(got))
+	for _, e := range got {
+		here[e.identity()] = struct{}{}
+	}
+	for _, e := range before {
+		if _, ok := here[e.identity()]; !ok {
+			got = append(got, e)
+		}
+	}
+	return got
+}
+
+// nftaSetCount is NFTA_SET_COUNT, which package unix lacks.
+const nftaSetCount = 20
+
+// count is how many elements the kernel says a set has, those included that
+// have ended and were not taken out yet; 0 where it does not say.
+func (r *reader) count(table, set string) (uint32, error) {
+	body, err := r.single(unix.NFT_MSG_GETSET, []netlink.Attribute{
+		{Type: unix.NFTA_SET_TABLE, Data: text(table)}, {Type: unix.NFTA_SET_NAME, Data: text(set)},
+	})
+	if err != nil {
+		return 0, fmt.Errorf("read size: %w", err)
+	}
+	for typ, data := range attributes(body) {
+		if typ == nftaSetCount {
+			return be32(data), nil
+		}
+	}
+	return 0, nil
 }
 
 func (e element) identity() string {
@@ -150,14 +221,18 @@ func decodeElement(attrs []byte, read time.Time) element {
 		case unix.NFTA_SET_ELEM_USERDATA:
 			e.comment = comment(data)
 		case unix.NFTA_SET_ELEM_EXPR:
-			e.count(data)
+			e.expression(data)
+		case nftaSetElemExpressions:
+			for _, one := range attributes(data) {
+				e.expression(one)
+			}
 		}
 	}
 	return e
 }
 
-// count reads the element's expression, if it is a counter.
-func (e *element) count(attrs []byte) {
+// expression reads one of the element's expressions.
+func (e *element) expression(attrs []byte) {
 	var name string
 	var body []byte
 	for typ, data := range attributes(attrs) {
@@ -168,28 +243,48 @@ func (e *element) count(attrs []byte) {
 			body = data
 		}
 	}
-	if name != "counter" {
-		return
+	switch name {
+	case "counter":
+		e.count(body)
+	case "limit":
+		e.limited, e.limit = limitOf(body)
 	}
+}
+
+// count reads a counter.
+func (e *element) count(attrs []byte) {
 	e.counts = true
-	for typ, data := range attributes(body) {
-		switch {
-		case len(data) < 8:
-		case typ == unix.NFTA_COUNTER_PACKETS:
-			e.packets = binary.BigEndian.Uint64(data)
-		case typ == unix.NFTA_COUNTER_BYTES:
-			e.bytes = binary.BigEndian.Uint64(data)
+	for typ, data := range attributes(attrs) {
+		switch typ {
+		case unix.NFTA_COUNTER_PACKETS:
+			e.packets = be64(data)
+		case unix.NFTA_COUNTER_BYTES:
+			e.bytes = be64(data)
 		}
 	}
 }
 
-// counter is what the element has counted, to go on from there; nil where it
-// counts nothing.
-func (e element) counter() *expr.Counter {
-	if !e.counts {
-		return nil
+// limitOf reads a limit; false for one that does something else than ours: that
+// counts bytes or lets pass what is above the rate.
+func limitOf(attrs []byte) (bool, backend.Limit) {
+	var l backend.Limit
+	var typ, flags uint32
+	for a, data := range attributes(attrs) {
+		switch a {
+		case unix.NFTA_LIMIT_RATE:
+			l.Rate = be64(data)
+		case unix.NFTA_LIMIT_UNIT:
+			l.Per = time.Duration(min(be64(data), math.MaxInt64/uint64(time.Second))) * time.Second
+		case unix.NFTA_LIMIT_BURST:
+			l.Burst = be32(data)
+		case unix.NFTA_LIMIT_TYPE:
+			typ = be32(data)
+		case unix.NFTA_LIMIT_FLAGS:
+			flags = be32(data)
+		}
 	}
-	return &expr.Counter{Packets: e.packets, Bytes: e.bytes}
+	ours := typ == unix.NFT_LIMIT_PKTS && flags == unix.NFT_LIMIT_F_INV
+	return ours && backend.CheckLimit("", l) == nil, l
 }
 
 // left is the time to the block's end, which encode made the kernel go beyond;
@@ -208,11 +303,8 @@ func (e element) left() time.Duration {
 // milliseconds reads a time of the kernel. What does not fit a Duration is cut
 // to the longest one, 292 years.
 func milliseconds(b []byte) time.Duration {
-	if len(b) < 8 {
-		return 0
-	}
 	const most = uint64(1<<63-1) / uint64(time.Millisecond)
-	return time.Duration(min(binary.BigEndian.Uint64(b), most)) * time.Millisecond
+	return time.Duration(min(be64(b), most)) * time.Millisecond
 }
 
 func be32(b []byte) uint32 {
@@ -222,9 +314,17 @@ func be32(b []byte) uint32 {
 	return binary.BigEndian.Uint32(b)
 }
 
+func be64(b []byte) uint64 {
+	if len(b) < 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(b)
+}
+
 // block is the block that an element of the kind's set is. It reports false
-// for one that blocks nothing: a key with host bits, which the masked lookup
-// can never find, or one of the wrong length. An element that somebody else
+// for one that is none: a key with host bits, which the masked lookup can never
+// find, or one of the wrong length; an element with a limit elsewhere than in a
+// set of rate limits, or without one there. An element that somebody else
 // wrote comes back with its comment as the reason and, if it has an end, its
 // creation derived from that.
 func (k kind) block(e element) (backend.Block, bool) {
@@ -233,10 +333,13 @@ func (k kind) block(e element) (backend.Block, bool) {
 		return backend.Block{}, false
 	}
 	p := netip.PrefixFrom(addr, k.bits)
-	if p != p.Masked() {
+	if p != p.Masked() || e.limited != (k.action == backend.RateLimit) {
 		return backend.Block{}, false
 	}
-	b := backend.Block{Key: backend.Key{Prefix: p, Target: k.target}, Action: k.action}
+	b := backend.Block{Key: backend.Key{Prefix: p, Target: k.target, Log: k.action == backend.Log}, Action: k.action, LogPrefix: k.prefix}
+	if e.limited {
+		b.Limit = e.limit
+	}
 	if e.timed {
 		b.ExpiresAt = e.read.Add(e.left()).Round(0)
 		b.CreatedAt = b.ExpiresAt.Add(-e.lifetime)
@@ -251,27 +354,3 @@ func (k kind) block(e element) (backend.Block, bool) {
 	b.Rule, b.Reason = c.Rule, c.Reason
 	return b, true
 }
-
-// encode is the element that a block becomes at now. It reports false for a
-// block that has ended: a timeout of zero would make it permanent.
-func encode(b backend.Block, now time.Time) (nftables.SetElement, bool) {
-	e := nftables.SetElement{
-		Key:     b.Prefix.Addr().AsSlice(),
-		Comment: backend.Comment{Rule: b.Rule, Reason: b.Reason, Created: b.CreatedAt}.Encode(maxComment),
-	}
-	if b.Permanent() {
-		return e, true
-	}
-	if b.Expired(now) {
-		return e, false
-	}
-	// The library cuts to milliseconds; a block must not end early.
-	const up = time.Millisecond - time.Nanosecond + ticks
-	e.Timeout = min(b.Remaining(now), math.MaxInt64-up) + up
-	return e, true
-}
-
-// ticks is what the kernel may take off a timeout: it cuts the timeout to
-// whole ticks of its clock, and counts from the tick before (nft_set_elem_init
-// and nf_msecs_to_jiffies64, Linux 6.18). A tick is 10 ms at most (HZ=100).
-const ticks = 20 * time.Millisecond

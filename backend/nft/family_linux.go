@@ -38,7 +38,7 @@ func (k kind) family() family {
 
 // set is the set of the kind, as it is made. Where c wants counters, every
 // element that anybody adds to it has one (Linux 5.7; older kernels leave the
-// wish aside).
+// wish aside). Rate limits are made by wire.limitSet.
 func (k kind) set(t *nftables.Table, c Config) *nftables.Set {
 	return &nftables.Set{Table: t, Name: k.String(), HasTimeout: true, Size: c.SetSize, Counter: c.Counters,
 		KeyType: k.family().keyType, KeyByteOrder: binaryutil.BigEndian}

@@ -14,13 +14,14 @@ const barrierGlobal = 1
 // from the first rule to the last, and this command waits for all of them
 // (kernel/sched/membarrier.c calls synchronize_rcu; 5 to 30 ms).
 //
-// It reports false where the kernel refuses to wait: with nohz_full processors
-// (EINVAL), under a seccomp filter (ENOSYS or EPERM).
-func grace() bool {
+// Where the kernel refuses (with nohz_full processors EINVAL, under a seccomp
+// filter ENOSYS or EPERM), it does not wait: see Backend.Apply for what that
+// means.
+func grace() {
 	for {
 		_, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, barrierGlobal, 0, 0)
 		if !errors.Is(errno, unix.EINTR) {
-			return errno == 0
+			return
 		}
 	}
 }

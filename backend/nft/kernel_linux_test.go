@@ -26,6 +26,7 @@ func TestContractInPieces(t *testing.T) {
 		return b
 	}
 	backendtest.Run(t, backendtest.Suite{
+		Actions:    backend.Actions(),
 		New:        func(t testing.TB) backend.Backend { return small(open(t, nft.Config{})) },
 		NewFull:    func(t testing.TB, n int) backend.Backend { return open(t, nft.Config{SetSize: uint32(n)}) },
 		Persistent: true,
@@ -59,14 +60,16 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// list returns the blocks sorted by prefix and target.
+// list returns the blocks sorted by prefix, target and action.
 func list(t testing.TB, b backend.Backend) []backend.Block {
 	t.Helper()
 	got, err := b.List(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	slices.SortFunc(got, func(a, b backend.Block) int { return strings.Compare(a.Key.String(), b.Key.String()) })
+	slices.SortFunc(got, func(a, b backend.Block) int {
+		return strings.Compare(a.Key.String()+a.Action.String(), b.Key.String()+b.Action.String())
+	})
 	return got
 }
 
@@ -75,7 +78,7 @@ func list(t testing.TB, b backend.Backend) []backend.Block {
 func same(a, b backend.Block) bool {
 	d := a.ExpiresAt.Sub(b.ExpiresAt).Abs()
 	return a.Slot() == b.Slot() && a.Rule == b.Rule && a.Reason == b.Reason && a.CreatedAt.Equal(b.CreatedAt) &&
-		a.Permanent() == b.Permanent() && d <= 2*time.Second
+		a.Permanent() == b.Permanent() && d <= 2*time.Second && a.Limit == b.Limit && a.LogPrefix == b.LogPrefix
 }
 
 // TestForeignTables: nothing we do touches what others have in the kernel.

@@ -36,6 +36,19 @@ func permanent(b backend.Block) backend.Block {
 	return b
 }
 
+func limited(b backend.Block, rate string, burst int64) backend.Block {
+	var err error
+	if b.Limit, err = backend.ParseLimit(rate, burst); err != nil {
+		panic(err)
+	}
+	return b
+}
+
+func logged(b backend.Block, prefix string) backend.Block {
+	b.Log, b.LogPrefix = true, prefix
+	return b
+}
+
 // everything is one change with each action, target and family, nested
 // prefixes and allowed addresses.
 func everything(t testing.TB) backend.Change {
@@ -45,6 +58,10 @@ func everything(t testing.TB) backend.Change {
 			block(t, "192.0.2.1", backend.Drop), block(t, "192.0.2.0/24", backend.Drop), block(t, "10.0.0.0/8", backend.Reject),
 			permanent(block(t, "2001:db8::1", backend.Drop)), block(t, "2001:db8::/32", backend.RejectReset),
 			towards(block(t, "198.51.100.7", backend.Drop)), towards(block(t, "2001:db8:9::/48", backend.Reject)),
+			limited(block(t, "192.0.2.9", backend.RateLimit), "10/second", 5), limited(block(t, "2001:db8:7::/64", backend.RateLimit), "1/day", 5),
+			limited(block(t, "192.0.2.0/24", backend.RateLimit), "1000000/second", 1<<32-1), permanent(limited(towards(block(t, "192.0.2.9", backend.RateLimit)), "90/hour", 1)),
+			logged(block(t, "192.0.2.1", backend.Log), "NETCAP: "), logged(towards(block(t, "2001:db8::/32", backend.Log)), ""),
+			logged(block(t, "192.0.2.2", backend.Log), "NETCAP: "), logged(block(t, "192.0.2.3", backend.Log), "it's {1}; #é "),
 		},
 		Allow: &[]netip.Prefix{
 			netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("10.1.2.0/24"), netip.MustParsePrefix("192.0.2.53/32"),

@@ -51,16 +51,25 @@ func (b *Backend) Lookup(ctx context.Context, keys []backend.Key) ([]backend.Sta
 }
 
 // kindsOf are the kinds that a block of the key can be of, the one that is
-// looked up first in front. After Init sets that are not there are left out.
+// looked up first in front. After Init sets that are not there are left out;
+// before, the text in front of a log is not known, so none is found.
 func (b *Backend) kindsOf(key backend.Key) []kind {
 	var out []kind
 	for _, a := range backend.Actions() {
-		one := backend.Block{Key: key, Action: a}
-		if (backend.Change{Remove: []backend.Block{one}}).Validate() != nil {
+		slot := backend.Slot{Key: key, Action: a}
+		if (backend.Change{Remove: []backend.Block{{Key: key, Action: a}}}).Validate() != nil {
 			continue
 		}
-		k, err := kindOf(one.Slot())
-		if _, known := b.known.rules[k]; err == nil && (known || !b.ready) {
+		if a == backend.Log {
+			for k := range b.known.rules {
+				if k.holds(slot) {
+					out = append(out, k)
+				}
+			}
+			continue
+		}
+		k := kindOf(&backend.Block{Key: key, Action: a})
+		if _, known := b.known.rules[k]; known || !b.ready {
 			out = append(out, k)
 		}
 	}

@@ -28,6 +28,7 @@ func TestContract(t *testing.T) {
 			peer := nstest.NS(t, nstest.Lab(t), "peer")
 			return backendtest.Veth(t, peer.Name, peer)
 		},
+		Actions:    backend.Actions(),
 		Persistent: true,
 		Snapshot:   ruleset,
 		Foreign:    foreign(),
@@ -49,7 +50,7 @@ func foreign() *backendtest.Foreign {
 
 // setOf is the name of the set that a block is in.
 func setOf(b backend.Block) string {
-	word := map[backend.Action]string{backend.Drop: "drop", backend.Reject: "reject", backend.RejectReset: "reset"}[b.Action]
+	word := map[backend.Action]string{backend.Drop: "drop", backend.Reject: "reject", backend.RejectReset: "reset", backend.RateLimit: "limit"}[b.Action]
 	side := map[backend.Target]string{backend.Source: "src", backend.Destination: "dst"}[b.Target]
 	family := map[bool]string{true: "4", false: "6"}[b.Prefix.Addr().Is4()]
 	return fmt.Sprintf("%s_%s%s_%d", word, side, family, b.Prefix.Bits())

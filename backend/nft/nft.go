@@ -51,6 +51,7 @@ const (
 	DefaultTable             = "NETCAP"
 	DefaultRejectRate uint64 = 1000
 	DefaultSetSize    uint32 = 1_000_000
+	DefaultLogGroup   uint16 = 77
 	maxTableName             = 28
 )
 
@@ -66,9 +67,9 @@ type Config struct {
 	// Logger gets warnings about what somebody else did to the table. Nil
 	// means no log.
 	Logger *slog.Logger
-	// Counters adds a packet counter to every block (see Lookup) and to every
-	// rule that stops packets, which counts for all blocks of a kind, those
-	// that are gone too. Sets that are there already stay as they are.
+	// Counters adds a packet counter to every block (see Lookup). Sets that are
+	// there already stay as they are. What is stopped by action and family is
+	// counted in any case (see Dropped).
 	Counters bool
 	// Protect makes the table this Backend's alone, where the kernel can
 	// (Linux 6.9; elsewhere there is a warning): others get EPERM, also for
@@ -81,6 +82,9 @@ type Config struct {
 	// so that a flood with forged sources makes no backscatter. 0 means
 	// DefaultRejectRate.
 	RejectRate uint64
+	// LogGroup is the NFLOG group that a backend.Log copies packets to; 0 means
+	// DefaultLogGroup. Who reads it says how many packets are sent at once.
+	LogGroup uint16
 	// SetSize is the number of blocks one set holds; 0 means DefaultSetSize.
 	// A set that is there already keeps its size.
 	SetSize uint32
@@ -105,6 +109,9 @@ func (c Config) complete() (Config, error) {
 	}
 	if c.RejectRate == 0 {
 		c.RejectRate = DefaultRejectRate
+	}
+	if c.LogGroup == 0 {
+		c.LogGroup = DefaultLogGroup
 	}
 	if c.SetSize == 0 {
 		c.SetSize = DefaultSetSize

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/netcap-guard/netcap-guard/backend"
@@ -16,7 +18,8 @@ import (
 type Backend struct {
 	config Config
 	table  *nftables.Table
-	conn   *nftables.Conn // writes; it buffers, so nobody else may use it
+	conn   *nftables.Conn // reads the structure; its socket owns the table
+	wire   *wire          // writes, over the same socket
 	read   *reader
 	// monitor is read by Watch, beside everything else.
 	monitor *monitor
@@ -44,14 +47,12 @@ type Backend struct {
 // atomic without further ado.
 const maxBatch = 20_000
 
-// maxMessage is how many elements are handed to the library at once.
-const maxMessage = 2000
-
 var (
 	_ backend.Backend  = (*Backend)(nil)
 	_ backend.Detacher = (*Backend)(nil)
 	_ backend.Skipper  = (*Backend)(nil)
 	_ backend.Watcher  = (*Backend)(nil)
+	_ backend.Dropper  = (*Backend)(nil)
 )
 
 // New opens the connections to the kernel and changes nothing there. Privilege
@@ -66,8 +67,13 @@ func New(c Config) (*Backend, error) {
 		b.protect = protection
 	}
 	b.table = &nftables.Table{Name: b.config.Table, Family: nftables.TableFamilyINet}
-	if b.conn, err = nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(c.NetNS)); err != nil {
+	var socket *netlink.Conn
+	keep := func(c *netlink.Conn) error { socket = c; return nil }
+	if b.conn, err = nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(c.NetNS), nftables.WithSockOptions(keep)); err != nil {
 		return nil, b.explain("open", err, true)
+	}
+	if b.wire, err = newWire(socket); err != nil {
+		return nil, errors.Join(b.explain("open", err, true), b.conn.CloseLasting())
 	}
 	if b.read, err = newReader(c.NetNS); err != nil {
 		return nil, errors.Join(b.explain("open", err, true), b.conn.CloseLasting())
@@ -125,11 +131,10 @@ func (b *Backend) Init(ctx context.Context) error {
 // canDestroy asks the kernel to destroy an element of a set that does not
 // exist: one that knows the message says ENOENT.
 func (b *Backend) canDestroy() bool {
-	probe := &nftables.Set{Table: b.table, Name: "no_such_set", KeyType: nftables.TypeIPAddr}
-	if err := b.conn.SetDestroyElements(probe, []nftables.SetElement{{Key: make([]byte, 4)}}); err != nil {
-		return false
-	}
-	err := b.conn.Flush()
+	nowhere := entry{kind: &kind{bits: -1}, addr: netip.IPv4Unspecified()}
+	b.wire.begin()
+	b.wire.elements(msgDestroySetElem, 0, b.config.Table, []entry{nowhere}, true)
+	err := b.wire.commit()
 	return err == nil || errors.Is(err, unix.ENOENT)
 }
 
@@ -237,8 +242,11 @@ func (b *Backend) Close(ctx context.Context) error {
 	}
 	err := ctx.Err()
 	if err == nil {
-		b.conn.DelTable(b.table)
-		err = b.conn.Flush()
+		b.wire.begin()
+		err = b.wire.structure(func(c *nftables.Conn) error { c.DelTable(b.table); return nil })
+	}
+	if err == nil {
+		err = b.wire.commit()
 	}
 	if errors.Is(err, unix.ENOENT) {
 		err = nil // somebody was faster, or Init never ran

@@ -19,6 +19,7 @@ var (
 	_ backend.Detacher = (*Backend)(nil)
 	_ backend.Skipper  = (*Backend)(nil)
 	_ backend.Watcher  = (*Backend)(nil)
+	_ backend.Dropper  = (*Backend)(nil)
 )
 
 // New returns an error that wraps backend.ErrUnavailable.
@@ -61,6 +62,11 @@ func (b *Backend) Lookup(context.Context, []backend.Key) ([]backend.Status, erro
 // Watch reports that there is no nftables here.
 func (b *Backend) Watch(context.Context, chan<- struct{}, func(backend.Event)) error {
 	return b.unavailable("watch")
+}
+
+// Dropped reports that there is no nftables here.
+func (b *Backend) Dropped(context.Context) ([]backend.Drops, error) {
+	return nil, b.unavailable("read counters")
 }
 
 func (b *Backend) unavailable(op string) error {

@@ -10,98 +10,177 @@ import (
 	"github.com/netcap-guard/netcap-guard/backend"
 )
 
-// entry is one element of one kind's set.
-type entry struct {
-	kind kind
-	elem nftables.SetElement
-}
-
-// unit is everything a Change does to one Key. It is cut apart in one way only,
-// see cut, so that an address that changes its action is blocked throughout.
-type unit struct {
-	destroy, add []entry
-}
-
-// plan is a Change in terms of sets. Its units hold removals first, so that
-// what is added finds room.
+// plan is a Change in terms of sets.
 type plan struct {
-	units []unit
+	// drop is taken out for good.
+	drop []entry
+	// put goes in, and takes the place of what is there in the same set.
+	put []entry
+	// leave is taken out of one set because put brings the same address into
+	// another one; see cut.
+	leave []entry
 	// allow holds the new elements of allow sets, by the set's name; nil
 	// leaves them as they are.
 	allow map[string][]nftables.SetElement
 }
 
+// maxPrefixes is how many different texts logs may have in front: each is a
+// set of its own, which every packet is looked up in.
+const maxPrefixes = 64
+
+// planner makes a plan. Kinds are few, so the entries share them.
+type planner struct {
+	plan
+	known structure
+	kinds map[kind]*kind
+	going map[backend.Slot]struct{} // what Add names, where somebody asks
+}
+
 // plan translates a valid Change. It fails for what this backend cannot do.
-// What is removed with an action it has no sets for is not there.
+// The entries point into c.
 func (b *Backend) plan(c backend.Change, now time.Time) (plan, error) {
-	adding := make(map[backend.Key]*unit, len(c.Add))
-	order := make([]*unit, 0, len(c.Add))
-	for _, one := range c.Add {
-		k, err := kindOf(one.Slot())
-		if err == nil && !b.config.takes(k.v6) {
-			err = fmt.Errorf("%w: the address family is switched off", backend.ErrUnsupported)
-		}
-		if err != nil {
-			return plan{}, fmt.Errorf("add %s: %w", one, err)
-		}
-		u := adding[one.Key]
-		if u == nil {
-			u = new(unit)
-			adding[one.Key] = u
-			order = append(order, u)
-		}
-		elem, lives := encode(one, now)
-		u.destroy = append(u.destroy, entry{k, bare(elem)})
-		if lives {
-			u.add = append(u.add, entry{k, elem})
+	p := planner{known: b.known, kinds: make(map[kind]*kind)}
+	p.put = make([]entry, 0, len(c.Add))
+	for i := range c.Add {
+		if err := b.takes(&c.Add[i]); err != nil {
+			return plan{}, fmt.Errorf("add %s: %w", c.Add[i], err)
 		}
 	}
-	var p plan
-	for _, one := range c.Remove {
-		k, err := kindOf(one.Slot())
-		if err != nil {
-			continue
-		}
-		e := entry{k, nftables.SetElement{Key: one.Prefix.Addr().AsSlice()}}
-		if u := adding[one.Key]; u != nil {
-			u.destroy = append(u.destroy, e)
-		} else {
-			p.units = append(p.units, unit{destroy: []entry{e}})
+	if len(c.Remove) > 0 {
+		p.going = make(map[backend.Slot]struct{}, len(c.Add))
+		for i := range c.Add {
+			p.going[c.Add[i].Slot()] = struct{}{}
 		}
 	}
-	for _, u := range order {
-		p.units = append(p.units, *u)
+	for i := range c.Remove {
+		p.remove(&c.Remove[i])
+	}
+	for i := range c.Add {
+		p.add(&c.Add[i], now)
 	}
 	if c.Allow != nil {
 		p.allow = allowed(*c.Allow)
 	}
-	return p, nil
+	if len(p.kinds) > 1 {
+		for _, list := range [][]entry{p.drop, p.put, p.leave} {
+			slices.SortStableFunc(list, func(a, b entry) int { return a.kind.compare(*b.kind) })
+		}
+	}
+	return p.plan, nil
 }
 
-func bare(e nftables.SetElement) nftables.SetElement { return nftables.SetElement{Key: e.Key} }
+// takes says why a block cannot be taken.
+func (b *Backend) takes(one *backend.Block) error {
+	if !b.config.takes(one.Prefix.Addr().Is6()) {
+		return fmt.Errorf("%w: the address family is switched off", backend.ErrUnsupported)
+	}
+	if one.Action == backend.RateLimit {
+		return backend.CheckLimit(name, one.Limit)
+	}
+	return nil
+}
 
-// kinds are the kinds that the plan touches.
-func (p plan) kinds() map[kind]struct{} {
+func (p *planner) intern(k kind) *kind {
+	if p.kinds[k] == nil {
+		p.kinds[k] = &k
+	}
+	return p.kinds[k]
+}
+
+// add puts a block in; one that has ended only takes out what it replaces. A
+// log is taken out of the sets of other prefixes in the same transaction: it
+// stops nothing, so nobody waits.
+func (p *planner) add(one *backend.Block, now time.Time) {
+	own := p.intern(kindOf(one))
+	if e, lives := put(own, one, now); lives {
+		p.put = append(p.put, e)
+	} else {
+		p.drop = append(p.drop, entry{kind: own, addr: e.addr})
+	}
+	if one.Action != backend.Log {
+		return
+	}
+	for k := range p.known.rules {
+		if k != *own && k.holds(one.Slot()) {
+			p.drop = append(p.drop, entry{kind: p.intern(k), addr: one.Prefix.Addr()})
+		}
+	}
+}
+
+// remove takes out a block that Add does not put in again anyway.
+func (p *planner) remove(one *backend.Block) {
+	if _, back := p.going[one.Slot()]; back {
+		return
+	}
+	stays := slices.ContainsFunc(backend.Actions(), func(a backend.Action) bool {
+		_, there := p.going[backend.Slot{Key: one.Key, Action: a}]
+		return there
+	})
+	k := kindOf(one)
+	kinds := []kind{k}
+	if one.Action == backend.Log {
+		for other := range p.known.rules {
+			if other != k && other.holds(one.Slot()) {
+				kinds = append(kinds, other)
+			}
+		}
+	}
+	for _, k := range kinds {
+		e := entry{kind: p.intern(k), addr: one.Prefix.Addr()}
+		if stays {
+			p.leave = append(p.leave, e)
+		} else {
+			p.drop = append(p.drop, e)
+		}
+	}
+}
+
+// touches are the kinds that the plan is about.
+func (p plan) touches() map[kind]struct{} {
 	out := make(map[kind]struct{})
-	for _, u := range p.units {
-		for _, e := range u.destroy {
-			out[e.kind] = struct{}{}
+	for _, list := range [][]entry{p.drop, p.put, p.leave} {
+		for part := range runs(list) {
+			out[*part[0].kind] = struct{}{}
 		}
 	}
 	return out
 }
 
+// puts reports whether something goes into the kind's set.
+func (p plan) puts(k kind) bool {
+	for part := range runs(p.put) {
+		if *part[0].kind == k {
+			return true
+		}
+	}
+	return false
+}
+
+// runs are the pieces of a list with the same kind each.
+func runs(list []entry) func(yield func([]entry) bool) {
+	return func(yield func([]entry) bool) {
+		for len(list) > 0 {
+			n := 1
+			for n < len(list) && list[n].kind == list[0].kind {
+				n++
+			}
+			if !yield(list[:n]) {
+				return
+			}
+			list = list[n:]
+		}
+	}
+}
+
 // without leaves out what would be removed from sets that do not exist.
 func (p plan) without(exists func(kind) bool) plan {
-	for i, u := range p.units {
-		p.units[i].destroy = slices.DeleteFunc(u.destroy, func(e entry) bool { return !exists(e.kind) })
-	}
-	p.units = slices.DeleteFunc(p.units, func(u unit) bool { return len(u.destroy)+len(u.add) == 0 })
+	gone := func(e entry) bool { return !exists(*e.kind) }
+	p.drop, p.leave = slices.DeleteFunc(p.drop, gone), slices.DeleteFunc(p.leave, gone)
 	return p
 }
 
-// cut cuts the plan into pieces of at most n elements, or one unit. The first
-// piece has the allow sets.
+// cut cuts the plan into pieces of at most n elements. What is taken out comes
+// first, so that what goes in finds room; the first piece has the allow sets.
 //
 // What leaves one set for another is taken out in pieces of their own, which
 // begin at leaving, after what puts it in, and after every packet has gone that
@@ -111,70 +190,43 @@ func (p plan) without(exists func(kind) bool) plan {
 // packets passed in 600 such changes made as one transaction, and one in 30,000
 // changes made as two without waiting in between (Linux 6.18).
 func (p plan) cut(n int) (pieces []plan, leaving int) {
-	var stay, leave []unit
-	for _, u := range p.units {
-		first, then := u.part()
-		stay = append(stay, first)
-		if len(then.destroy) > 0 {
-			leave = append(leave, then)
+	pieces = []plan{{allow: p.allow}}
+	room := n
+	fill := func(list []entry, of func(*plan) *[]entry) {
+		for len(list) > 0 {
+			if room == 0 {
+				pieces, room = append(pieces, plan{}), n
+			}
+			m := min(room, len(list))
+			*of(&pieces[len(pieces)-1]) = list[:m]
+			list, room = list[m:], room-m
 		}
 	}
-	pieces = cut(stay, n)
-	if len(pieces) == 0 {
-		pieces = []plan{{}}
+	fill(p.drop, func(p *plan) *[]entry { return &p.drop })
+	fill(p.put, func(p *plan) *[]entry { return &p.put })
+	leaving = len(pieces)
+	for part := range slices.Chunk(p.leave, n) {
+		pieces = append(pieces, plan{drop: part})
 	}
-	pieces[0].allow = p.allow
-	return append(pieces, cut(leave, n)...), len(pieces)
+	return pieces, leaving
 }
 
-// part takes the removals from sets that nothing is added to apart, if
-// anything is added at all.
-func (u unit) part() (first, then unit) {
-	first.add = u.add
-	for _, e := range u.destroy {
-		same := slices.ContainsFunc(u.add, func(a entry) bool { return a.kind == e.kind })
-		if same || len(u.add) == 0 {
-			first.destroy = append(first.destroy, e)
-		} else {
-			then.destroy = append(then.destroy, e)
+// prefixes fails if logs with the plan's texts were too many.
+func (b *Backend) prefixes(p plan) error {
+	texts := make(map[string]struct{})
+	for k := range b.known.rules {
+		if k.action == backend.Log {
+			texts[k.prefix] = struct{}{}
 		}
 	}
-	return first, then
-}
-
-func cut(units []unit, n int) []plan {
-	var pieces []plan
-	weight := 0
-	for _, u := range units {
-		w := len(u.destroy) + len(u.add)
-		if len(pieces) == 0 || weight+w > n {
-			pieces = append(pieces, plan{})
-			weight = 0
-		}
-		last := &pieces[len(pieces)-1]
-		last.units = append(last.units, u)
-		weight += w
-	}
-	return pieces
-}
-
-// grouped returns the entries by kind, in an order that is the same each time.
-func grouped(units []unit, pick func(unit) []entry) []group {
-	by := make(map[kind][]nftables.SetElement)
-	for _, u := range units {
-		for _, e := range pick(u) {
-			by[e.kind] = append(by[e.kind], e.elem)
+	before := len(texts)
+	for part := range runs(p.put) {
+		if k := part[0].kind; k.action == backend.Log {
+			texts[k.prefix] = struct{}{}
 		}
 	}
-	out := make([]group, 0, len(by))
-	for k, elems := range by {
-		out = append(out, group{k, elems})
+	if len(texts) > max(before, maxPrefixes) {
+		return fmt.Errorf("%w: more than %d different log prefixes", backend.ErrFull, maxPrefixes)
 	}
-	slices.SortFunc(out, func(a, b group) int { return a.kind.compare(b.kind) })
-	return out
-}
-
-type group struct {
-	kind  kind
-	elems []nftables.SetElement
+	return nil
 }

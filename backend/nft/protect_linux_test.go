@@ -18,7 +18,8 @@ import (
 // the next process included.
 func TestContractProtected(t *testing.T) {
 	backendtest.Run(t, backendtest.Suite{
-		New: func(t testing.TB) backend.Backend { return open(t, nft.Config{Protect: true}) },
+		Actions: backend.Actions(),
+		New:     func(t testing.TB) backend.Backend { return open(t, nft.Config{Protect: true}) },
 		NewFull: func(t testing.TB, n int) backend.Backend {
 			return open(t, nft.Config{SetSize: uint32(n), Protect: true})
 		},

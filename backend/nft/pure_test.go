@@ -14,10 +14,13 @@ import (
 
 func allKinds() []kind {
 	var out []kind
-	for _, a := range []backend.Action{backend.Drop, backend.Reject, backend.RejectReset} {
+	for _, a := range backend.Actions() {
 		for _, target := range []backend.Target{backend.Source, backend.Destination} {
 			for _, v6 := range []bool{false, true} {
 				k := kind{action: a, target: target, v6: v6}
+				if a == backend.Log {
+					k.prefix = [...]string{"NETCAP: ", "_3a_", "naïve café"}[len(out)%3]
+				}
 				for k.bits = 0; k.bits <= k.addrBits(); k.bits++ {
 					out = append(out, k)
 				}
@@ -39,12 +42,13 @@ func TestSetNames(t *testing.T) {
 		}
 		seen[name] = true
 	}
-	if !seen["drop_src4_32"] || !seen["reset_dst6_64"] {
+	seen[kind{action: backend.Log, bits: 32, prefix: "NETCAP: "}.String()] = true
+	if !seen["drop_src4_32"] || !seen["reset_dst6_64"] || !seen["log_src4_32_NETCAP_3a_20"] {
 		t.Error("the names in the documentation are not among them")
 	}
 	for _, other := range []string{
 		"", "_", "drop", "drop_", "drop_src4", "drop_src4_", "drop_src4_00", "drop_src4_-1", "drop_src4_33", "drop_src6_129", "drop_src5_3",
-		"drop_src4_032", "drop_src4_+1", "drop_src4_32_", "drop_src4_32x", "Drop_src4_32", "allow4", "drop_dst_24", "rate_src4_32", "log_src4_32",
+		"drop_src4_032", "drop_src4_+1", "drop_src4_32_", "drop_src4_32x", "Drop_src4_32", "allow4", "drop_dst_24", "rate_src4_32", "log_src4_32", "log_src4_32_a b", "log_src4_32__41", "log_src4_32__0a", "log_src4_32__3A", "log_src4_32__3", "limit_src4_32_x",
 		" drop_src4_32", "drop_src64_3", "drop_dstsrc4_3",
 	} {
 		if k, ok := parseKind(other); ok {
@@ -56,6 +60,8 @@ func TestSetNames(t *testing.T) {
 func FuzzSetName(f *testing.F) {
 	f.Add("drop_src4_32")
 	f.Add("reset_dst6_128")
+	f.Add("log_src4_32_NETCAP_3a_20")
+	f.Add("limit_dst4_0")
 	f.Fuzz(func(t *testing.T, name string) {
 		if k, ok := parseKind(name); ok && k.String() != name {
 			t.Errorf("%q was read as %s", name, k)
@@ -63,13 +69,16 @@ func FuzzSetName(f *testing.F) {
 	})
 }
 
-// TestOrder: within target and family, a longer prefix comes first, and the
-// order is total.
+// TestOrder: logs come first and rate limits last; among what comes together,
+// within target and family, a longer prefix comes first. The order is total.
 func TestOrder(t *testing.T) {
 	kinds := allKinds()
 	for _, a := range kinds {
 		for _, b := range kinds {
-			if a.target == b.target && a.v6 == b.v6 && a.bits > b.bits && a.compare(b) >= 0 {
+			if a.target == b.target && a.rank() < b.rank() && a.compare(b) >= 0 {
+				t.Errorf("%s does not come before %s", a, b)
+			}
+			if a.target == b.target && a.rank() == b.rank() && a.v6 == b.v6 && a.bits > b.bits && a.compare(b) >= 0 {
 				t.Errorf("%s does not come before %s", a, b)
 			}
 			if (a.compare(b) == 0) != (a == b) || a.compare(b) != -b.compare(a) {

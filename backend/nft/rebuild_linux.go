@@ -15,7 +15,7 @@ import (
 // goal is what a rebuilt table holds.
 type goal struct {
 	stay  []kind                           // sets that stay as they are
-	fill  map[kind][]nftables.SetElement   // sets that hold exactly this
+	fill  map[kind][]entry                 // sets that hold exactly this
 	allow map[string][]nftables.SetElement // what the allow sets hold, by name
 }
 
@@ -46,7 +46,7 @@ func (b *Backend) restore(l live, g goal) error {
 	}
 	fill := maps.Clone(g.fill)
 	if fill == nil {
-		fill = make(map[kind][]nftables.SetElement)
+		fill = make(map[kind][]entry)
 	}
 	maps.Copy(fill, carried)
 	return b.rebuild(l, goal{fill: fill, allow: g.allow}, l.exists)
@@ -55,41 +55,61 @@ func (b *Backend) restore(l live, g goal) error {
 // rebuild sends the transaction; anew, it deletes the table first.
 func (b *Backend) rebuild(l live, g goal, anew bool) error {
 	if anew {
-		b.conn.DelTable(b.table)
-		l = live{}
+		l = live{drops: l.drops}
 	}
 	specs := layout(b.config, g.kinds(), l.answers || needAnswers(g.kinds()))
 	table := *b.table
 	table.Flags = b.flags(l)
-	b.conn.AddTable(&table)
-	b.clearChains(l, specs)
-	err := b.putSets(l, g)
+	b.wire.begin()
+	defer b.wire.release()
+	err := b.wire.structure(func(c *nftables.Conn) error {
+		if anew {
+			c.DelTable(b.table)
+		}
+		c.AddTable(&table)
+		clearChains(c, l, specs)
+		for _, counter := range dropCounters(b.table) {
+			counter.Packets, counter.Bytes = l.drops[counter.Name].packets, l.drops[counter.Name].bytes
+			c.AddObj(counter)
+		}
+		return b.putSets(c, l, g)
+	})
 	if err != nil {
-		b.discard()
-		return fmt.Errorf("encode set: %w", err)
+		return err
 	}
-	for _, spec := range specs {
-		b.conn.AddChain(spec.chain(b.table))
+	b.limitSets(missing(l, g))
+	for _, k := range slices.SortedFunc(maps.Keys(g.fill), kind.compare) {
+		b.wire.elements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, b.config.Table, g.fill[k], false)
 	}
-	for _, spec := range specs {
-		b.addRules(spec)
+	err = b.wire.structure(func(c *nftables.Conn) error {
+		for _, spec := range specs {
+			c.AddChain(spec.chain(b.table))
+		}
+		for _, spec := range specs {
+			b.addRules(c, spec)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
-	return b.conn.Flush()
+	return b.wire.commit()
 }
 
-// putSets makes the sets hold what goal says. Our chains are empty by then.
-func (b *Backend) putSets(l live, g goal) error {
+// putSets makes the sets that goal asks for, and empties those that are to hold
+// something else. Our chains are empty by then.
+func (b *Backend) putSets(c *nftables.Conn, l live, g goal) error {
 	for _, d := range l.replace {
 		b.config.Logger.Warn("nftables: set is not as we make it, replacing it", "table", b.config.Table, "set", d.name)
-		b.conn.DelSet(&nftables.Set{Table: b.table, Name: d.name})
+		c.DelSet(&nftables.Set{Table: b.table, Name: d.name})
 	}
 	for _, k := range slices.SortedFunc(slices.Values(l.kinds()), kind.compare) {
 		_, fills := g.fill[k]
 		switch {
 		case fills:
-			b.conn.FlushSet(k.set(b.table, b.config))
+			c.FlushSet(k.set(b.table, b.config))
 		case !slices.Contains(g.stay, k):
-			b.conn.DelSet(k.set(b.table, b.config))
+			c.DelSet(k.set(b.table, b.config))
 		}
 	}
 	for _, f := range families() {
@@ -99,48 +119,53 @@ func (b *Backend) putSets(l live, g goal) error {
 		case exists && sameElements(have, elems):
 			continue
 		case exists:
-			b.conn.FlushSet(f.allowSet(b.table))
+			c.FlushSet(f.allowSet(b.table))
 		default:
-			if err := b.conn.AddSet(f.allowSet(b.table), nil); err != nil {
+			if err := c.AddSet(f.allowSet(b.table), nil); err != nil {
 				return err
 			}
 		}
-		if err := b.add(f.allowSet(b.table), elems); err != nil {
+		if err := addAllowed(c, f.allowSet(b.table), elems); err != nil {
 			return err
 		}
 	}
-	for _, k := range slices.SortedFunc(maps.Keys(g.fill), kind.compare) {
-		set := k.set(b.table, b.config)
-		if _, exists := l.rules[k]; !exists {
-			if err := b.conn.AddSet(set, nil); err != nil {
-				return err
-			}
-		}
-		if err := b.add(set, g.fill[k]); err != nil {
+	for _, k := range missing(l, g) {
+		if err := b.addSet(c, k); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// missing are the kinds whose sets have to be made.
+func missing(l live, g goal) []kind {
+	var out []kind
+	for _, k := range slices.SortedFunc(maps.Keys(g.fill), kind.compare) {
+		if _, exists := l.rules[k]; !exists {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
 // clearChains empties our chains and deletes those that are not as we make
 // them, or that we do not want.
-func (b *Backend) clearChains(l live, specs []chainSpec) {
+func clearChains(c *nftables.Conn, l live, specs []chainSpec) {
 	for _, spec := range specs {
 		if have, ok := l.chains[spec.name]; ok {
-			b.conn.FlushChain(have)
+			c.FlushChain(have)
 		}
 	}
 	for _, spec := range specs {
 		if have, ok := l.chains[spec.name]; ok && !spec.same(have) {
-			b.conn.DelChain(have)
+			c.DelChain(have)
 		}
 	}
 }
 
-func (b *Backend) addRules(spec chainSpec) {
+func (b *Backend) addRules(c *nftables.Conn, spec chainSpec) {
 	for _, exprs := range spec.rules {
-		b.conn.AddRule(&nftables.Rule{Table: b.table, Chain: spec.chain(b.table), Exprs: exprs})
+		c.AddRule(&nftables.Rule{Table: b.table, Chain: spec.chain(b.table), Exprs: exprs})
 	}
 }
 
@@ -189,22 +214,20 @@ func intervals(have []element) []nftables.SetElement {
 }
 
 // carry reads what is readable in the sets of these kinds.
-func (b *Backend) carry(kinds []kind) (map[kind][]nftables.SetElement, error) {
-	out := make(map[kind][]nftables.SetElement)
+func (b *Backend) carry(kinds []kind) (map[kind][]entry, error) {
+	out := make(map[kind][]entry)
 	for _, k := range kinds {
 		elements, err := b.read.elements(b.config.Table, k.String())
 		if err != nil {
 			return nil, fmt.Errorf("read set %s: %w", k, err)
 		}
 		out[k] = nil
-		for _, e := range elements {
-			one, ok := k.block(e)
-			if !ok || e.end {
+		for i := range elements {
+			if _, ok := k.block(elements[i]); !ok || elements[i].end {
 				continue
 			}
-			if enc, lives := encode(one, time.Now()); lives {
-				enc.Counter = e.counter()
-				out[k] = append(out[k], enc)
+			if e, lives := again(&k, &elements[i], time.Now()); lives {
+				out[k] = append(out[k], e)
 			}
 		}
 	}

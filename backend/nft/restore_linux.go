@@ -5,15 +5,14 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/nftables"
-
 	"github.com/netcap-guard/netcap-guard/backend"
 )
 
 // reset is Apply of a Change with Rebuild: structure, blocks and allowed
-// prefixes in one transaction. What is too large for one is done in two steps
-// that leave no moment without the blocks that are there and stay: first the
-// structure around them, then the difference.
+// prefixes in one transaction. What is too large for one, or changes the action
+// of a block (see plan.cut), is done in two steps that leave no moment without
+// the blocks that are there and stay: first the structure around them, then the
+// difference.
 func (b *Backend) reset(ctx context.Context, c backend.Change) error {
 	if !b.ready {
 		return b.fail("rebuild", backend.ErrGone)
@@ -29,19 +28,23 @@ func (b *Backend) reset(ctx context.Context, c backend.Change) error {
 	if err != nil {
 		return b.explain("read table", err, true)
 	}
-	g := goal{allow: b.allows(l), fill: make(map[kind][]nftables.SetElement)}
+	g := goal{allow: b.allows(l), fill: make(map[kind][]entry)}
 	if c.Allow != nil {
 		g.allow = allowed(*c.Allow)
 	}
+	if err := b.prefixes(p); err != nil {
+		return b.fail("rebuild", err)
+	}
+	moves := false
 	if l.exists {
-		if err := b.keepCounts(p, l.structure); err != nil {
-			return b.explain("read counters", err, false)
+		if moves, err = b.meets(p, l.structure); err != nil {
+			return b.explain("read table", err, false)
 		}
 	}
-	for _, add := range grouped(p.units, func(u unit) []entry { return u.add }) {
-		g.fill[add.kind] = add.elems
+	for part := range runs(p.put) {
+		g.fill[*part[0].kind] = part
 	}
-	if len(p.units) > b.batch {
+	if moves || len(p.put) > b.batch {
 		return b.resetInSteps(ctx, l, c)
 	}
 	err = b.restore(l, g)
@@ -86,30 +89,38 @@ func (b *Backend) look() error {
 	return nil
 }
 
-// keepCounts lets what replaces a block of the same action go on counting
-// where that one stands.
-func (b *Backend) keepCounts(p plan, s structure) error {
-	if !b.config.Counters {
-		return nil
-	}
-	var questions []question
-	var at []*nftables.SetElement
-	for i := range p.units {
-		for j := range p.units[i].add {
-			e := &p.units[i].add[j]
-			if _, known := s.rules[e.kind]; known {
-				questions, at = append(questions, question{e.kind, e.elem.Key}), append(at, &e.elem)
+// meets looks up what is there for the blocks that the plan puts in: what
+// replaces a block of the same action goes on counting where that one stands.
+// It reports whether one of them is there with another action.
+func (b *Backend) meets(p plan, s structure) (moves bool, err error) {
+	var ask []question
+	var about []*entry // nil for the set of another action
+	for i := range p.put {
+		e := &p.put[i]
+		for k := range s.rules {
+			switch {
+			case k == *e.kind && b.config.Counters:
+				about = append(about, e)
+			case k != *e.kind && k.action != backend.Log && k.target == e.kind.target && k.v6 == e.kind.v6 && k.bits == e.kind.bits:
+				about = append(about, nil)
+			default:
+				continue
 			}
+			ask = append(ask, question{k, e.addr.AsSlice()})
 		}
 	}
-	answers, err := b.read.find(b.config.Table, questions)
+	answers, err := b.read.find(b.config.Table, ask)
 	if err != nil {
-		return err
+		return false, err
 	}
 	for i, e := range answers {
-		if e != nil {
-			at[i].Counter = e.counter()
+		switch {
+		case e == nil:
+		case about[i] == nil:
+			moves = true
+		default:
+			about[i].was = e
 		}
 	}
-	return nil
+	return moves, nil
 }

@@ -96,16 +96,32 @@ func (f family) load(target backend.Target, bits int) []expr.Any {
 	return out
 }
 
-// rule stops what the kind's set holds.
+// rule stops what the kind's set holds, or logs it. In a set of rate limits the
+// element itself says whether a packet is above its rate: within, the rule ends
+// there.
 func (k kind) rule(c Config) []expr.Any {
 	out := append(k.family().load(k.target, k.bits), &expr.Lookup{SourceRegister: 1, SetName: k.String()})
-	if c.Counters {
-		out = append(out, &expr.Counter{})
+	if k.action == backend.Log {
+		return append(out, k.log(c))
 	}
+	out = append(out, &expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: dropCounter(k.action, k.v6)})
 	if to := k.goesTo(); to != "" {
 		return append(out, &expr.Verdict{Kind: expr.VerdictGoto, Chain: to})
 	}
 	return append(out, &expr.Verdict{Kind: expr.VerdictDrop})
+}
+
+// snapLength is how much of a packet a log copies: the headers.
+const snapLength = 128
+
+// log copies a packet's beginning to the log group and lets it go on.
+func (k kind) log(c Config) expr.Any {
+	out := &expr.Log{Key: 1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_SNAPLEN, Group: c.LogGroup, Snaplen: snapLength}
+	if k.prefix != "" {
+		out.Key |= 1 << unix.NFTA_LOG_PREFIX
+		out.Data = []byte(k.prefix)
+	}
+	return out
 }
 
 // goesTo is the chain that answers the kind's packets; empty: nobody does.

@@ -9,6 +9,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/netcap-guard/netcap-guard/backend"
 )
 
 // structure is what this process knows of the table.
@@ -36,6 +38,8 @@ type live struct {
 	chains map[string]*nftables.Chain
 	flags  nftables.TableFlags
 	owner  uint32 // the netlink port that owns the table, where flags say so
+	// drops are our counters of what was stopped, by name.
+	drops map[string]element
 	// allow are the allow sets that are as we make them, and what they hold.
 	allow map[string][]element
 	// replace are sets with a name of ours that are not as we make them.
@@ -53,7 +57,13 @@ func (d definition) anonymous() bool { return d.flags&unix.NFT_SET_ANONYMOUS != 
 func (d definition) fits(k kind) bool {
 	f := k.family()
 	key := f.keyType
-	return d.flags == unix.NFT_SET_TIMEOUT && d.keyType == key.GetNFTMagic() && d.keyLen == f.length
+	flags, expressions := uint32(unix.NFT_SET_TIMEOUT), ""
+	if k.action == backend.RateLimit {
+		flags, expressions = flags|nftSetExpr, "limit counter"
+	} else if d.expressions == "counter" {
+		expressions = d.expressions
+	}
+	return d.flags == flags && d.expressions == expressions && d.keyType == key.GetNFTMagic() && d.keyLen == f.length
 }
 
 func (d definition) fitsAllow(f family) bool {
@@ -75,6 +85,9 @@ func (b *Backend) inspect() (live, error) {
 	l.exists, l.flags, l.owner = true, table.Flags, table.Owner
 	if err := b.inspectSets(&l); err != nil {
 		return l, err
+	}
+	if l.drops, err = b.read.counters(b.config.Table); err != nil {
+		return l, fmt.Errorf("read counters: %w", err)
 	}
 	chains, err := b.conn.ListChainsOfTableFamily(b.table.Family)
 	if err != nil {
@@ -125,6 +138,12 @@ func (b *Backend) compare(l *live) {
 	if b.protects() && !l.owned(b.port) {
 		l.wrong = "the table is not protected"
 		return
+	}
+	for _, counter := range dropCounters(b.table) {
+		if _, ok := l.drops[counter.Name]; !ok {
+			l.wrong = "counter " + counter.Name
+			return
+		}
 	}
 	for _, f := range families() {
 		have, ok := l.allow[f.allow]
