@@ -15,14 +15,13 @@
 // chain until a Change removes it (package firewall's Manager sends one when a
 // block ends) or the next Init clears it away. List passes it over.
 //
-// A rate limit is a rule with a hashlimit table of its own, one bucket for the
-// whole prefix; a second comment carries the limit as it was asked for. A packet
-// from this host to itself passes the chain twice and costs two of the bucket.
-// The kernel looks a table up among all others each time it takes a rule, and
-// the legacy program hands it every rule anew: with thousands of rate limits
-// each change takes long (10,000: about a second). A bucket that takes more
-// than 12 hours to fill may get back less than it should after a long rest:
-// the kernel's sum overflows there (rateinfo_recalc in xt_hashlimit.c).
+// A rate limit is a rule with a bucket in a hashlimit table, one for the whole
+// prefix; a second comment carries the limit as it was asked for. A packet from
+// this host to itself passes the chain twice and costs two of the bucket. A
+// bucket that takes more than 12 hours to fill may get back less than it should
+// after a long rest: the kernel's sum overflows there (rateinfo_recalc in
+// xt_hashlimit.c). A block that is taken out and put in again within the time
+// that its bucket takes to fill may find it as it was.
 //
 // A kernel log rule hands packets to an NFLOG group and lets them go on. Those
 // rules stand at the front of the chain, before every block.

@@ -118,9 +118,53 @@ func TestRateLimit(t *testing.T) {
 			want(t, "of 10 pass a drop", send(t, f.one, 10), 0)
 			want(t, "packets", packetsOf(t, b, drop.Key), 10)
 			want(t, "of 10 to an exception pass", send(t, f.hole, 10), 10)
-			apply(t, b, remove(drop))
+			one, other := limited(f.one, 1, time.Hour, 2), limited(f.other, 1, time.Hour, 2)
+			apply(t, b, backend.Change{Remove: []backend.Block{drop}, Add: []backend.Block{one, other}})
+			want(t, "of 10 pass, limited alone", send(t, f.one, 10), 2)
+			want(t, "of 10 pass, another with the same limit", send(t, f.other, 10), 2)
+			apply(t, b, remove(one, other))
 			want(t, "of 10 pass without a block", send(t, f.one, 10), 10)
 		}
+	})
+}
+
+// TestLimitWithManyHoles: a limit that takes several rules, as long as they can
+// be, has one bucket, and comes back.
+func TestLimitWithManyHoles(t *testing.T) {
+	eachVariant(t, func(t *testing.T, v string) {
+		sink(t)
+		first, _ := newBackend(t, Config{Variant: v})
+		if err := first.Init(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var all []backend.Block
+		var allow []netip.Prefix
+		for _, p := range []string{"10.99.0.0/17", "fd99::/33"} {
+			b := limited(p, 1, time.Hour, 24)
+			b.Rule, b.Reason = strings.Repeat("r", backend.MaxRuleName), strings.Repeat("long ", 50)
+			all = append(all, b)
+			for i := range 2*maxHoles + 1 {
+				a := b.Prefix.Addr().AsSlice()
+				a[len(a)-2], a[len(a)-1] = byte(i), 9
+				hole, _ := netip.AddrFromSlice(a)
+				allow = append(allow, backend.Host(hole))
+			}
+		}
+		apply(t, first, backend.Change{Add: all, Allow: &allow})
+		if err := first.Detach(); err != nil {
+			t.Fatal(err)
+		}
+		before := snapshot(t, v)
+		b, _ := start(t, Config{Variant: v})
+		if got, err := b.List(t.Context()); err != nil || len(got) != 2 || got[0].Limit != all[0].Limit || snapshot(t, v) != before {
+			t.Errorf("adopted %v, %v", got, err)
+		}
+		for _, f := range []struct{ hole, low, high string }{{"10.99.64.9", "10.99.0.8", "10.99.100.1"}, {"fd99::4009", "fd99::8", "fd99::4:1"}} {
+			want(t, "of 30 to an exception pass", send(t, f.hole, 30), 30)
+			want(t, "of 20 pass", send(t, f.low, 20), 20)
+			want(t, "of 20 to the other end pass", send(t, f.high, 20), 4)
+		}
+		apply(t, b, remove(all...))
 	})
 }
 
@@ -284,18 +328,25 @@ func TestKernelRefusesInTheMiddle(t *testing.T) {
 	})
 }
 
-// TestManyLimits: a table of a rate limit is small and has a name of its own.
-func TestManyLimits(t *testing.T) {
-	names := map[string]bool{}
-	for i := range 10_000 {
-		a := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
-		b := limited(a.String(), 1+uint64(i%7), time.Second, 1)
+// TestMeterNames: a table has a name of its own for everything in which it
+// differs, and blocks that differ in nothing of it share one.
+func TestMeterNames(t *testing.T) {
+	names := map[string]string{}
+	base := limited("192.0.2.1", 10, time.Second, 5)
+	for what, b := range map[string]backend.Block{
+		"base": base, "prefix": limited("192.0.2.0/24", 10, time.Second, 5), "rate": limited("192.0.2.1", 11, time.Second, 5),
+		"unit": limited("192.0.2.1", 10, time.Minute, 5), "burst": limited("192.0.2.1", 10, time.Second, 6),
+		"target": func() backend.Block { s := base; s.Target = backend.Source; return s }(),
+	} {
 		n := meterName("NETCAP", b)
-		longer := b
-		longer.ExpiresAt, longer.Rule = time.Time{}, "another"
-		if len(n) > 15 || names[n] || !isMeterName(n) || meterName("NETCAP", longer) != n || meterName("OTHER", b) == n {
-			t.Fatalf("table %q of %s", n, b)
+		if other, twice := names[n]; twice || len(n) > 15 || !isMeterName(n) {
+			t.Errorf("table %q of %s, %s", n, what, other)
 		}
-		names[n] = true
+		names[n] = what
+	}
+	same := limited("192.0.2.2", 10, time.Second, 5)
+	same.ExpiresAt, same.Rule = time.Time{}, "another"
+	if meterName("NETCAP", same) != meterName("NETCAP", base) || meterName("OTHER", base) == meterName("NETCAP", base) {
+		t.Error("the table depends on what it should not, or not on the chain")
 	}
 }

@@ -12,20 +12,26 @@ import (
 	"github.com/netcap-guard/netcap-guard/backend"
 )
 
-// A rate limit is one rule (several where it has many holes) with a hashlimit
-// table of its own. Without a mode the table has one bucket for every packet
-// that the rule looks at: one for the whole prefix.
-//
-// The table is made as small as it can be: left alone it takes 64 KB on a
-// machine of more than 1 GB (xt_hashlimit.c: 8,192 buckets), whatever its use.
+// A rate limit is one rule (several where it has many holes) that asks a
+// hashlimit table. The table counts by address, masked to the length of the
+// block's prefix: so there is one bucket for the whole prefix, and all blocks
+// of one limit, target and length share a table, each with its own bucket in
+// it. A table for each block would be simpler, but the kernel looks a table up
+// in a list whenever it takes a rule, and the legacy program hands it every
+// rule anew: 10,000 rate limits took ten times as long as 10,000 drops.
 
 const (
 	// meterMark begins the name of a rate limit's table. What follows is a
 	// hash, 13 characters: 15 bytes in all, the most that a table of revision 1
 	// of hashlimit has (IFNAMSIZ without its NUL).
 	meterMark = "N-"
-	// meterSweep is how often the kernel looks whether a bucket can be freed.
-	// The default is once a second, for each table.
+	// meterSize is the table's width, 8 KB; left alone it has 64 KB on a machine
+	// of more than 1 GB. meterMax is the highest that the kernel takes: a table
+	// that is full drops every packet that needs another bucket, and it needs
+	// one a block at most.
+	meterSize, meterMax = 1024, 1 << 20
+	// meterSweep is how often the kernel looks for buckets to free. The
+	// default is once a second.
 	meterSweep = 60 * time.Second
 )
 
@@ -34,12 +40,12 @@ func meterEncoding() *base32.Encoding {
 	return base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadding(base32.NoPadding)
 }
 
-// meterName names the hashlimit table of a block. Two rules with the same name
-// share one table, with the rate of whichever came first: so everything that
-// tells two rate limits apart is in the name. The same block for longer keeps
-// its table, and with it what its bucket holds.
+// meterName names the hashlimit table of a block. A table has the rate of the
+// rule that came first, so everything that tells two tables apart is in the
+// name. The same block for longer keeps its table, and with it what its bucket
+// holds.
 func meterName(chain string, b backend.Block) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "1 %s %s %s", chain, b.Key, b.Limit))
+	sum := sha256.Sum256(fmt.Appendf(nil, "1 %s %s %d %s", chain, b.Target, b.Prefix.Bits(), b.Limit))
 	return meterMark + meterEncoding().EncodeToString(sum[:8])
 }
 
@@ -50,16 +56,22 @@ func isMeterName(s string) bool {
 	return ok && err == nil && len(sum) == 8 && meterEncoding().EncodeToString(sum) == hash
 }
 
-// meterArgs is the match for packets above a limit. backend.CheckLimit has
-// taken the limit.
-func meterArgs(l backend.Limit, name string) []string {
-	return []string{
-		"-m", "hashlimit", "--hashlimit-above", fmt.Sprintf("%d/%s", l.Rate, unitOf(l.Per).name),
-		"--hashlimit-burst", strconv.FormatUint(uint64(l.Burst), 10), "--hashlimit-name", name,
-		"--hashlimit-htable-size", "1", "--hashlimit-htable-max", "1",
+// meterArgs is the match for packets above the rule's limit. backend.CheckLimit
+// has taken the limit.
+func (r rule) meterArgs() []string {
+	side := map[backend.Target]string{backend.Source: "src", backend.Destination: "dst"}[r.target]
+	a := []string{
+		"-m", "hashlimit", "--hashlimit-above", fmt.Sprintf("%d/%s", r.limit.Rate, unitOf(r.limit.Per).name),
+		"--hashlimit-burst", strconv.FormatUint(uint64(r.limit.Burst), 10),
+		"--hashlimit-mode", side + "ip", "--hashlimit-name", r.meter,
+		"--hashlimit-htable-size", strconv.Itoa(meterSize), "--hashlimit-htable-max", strconv.Itoa(meterMax),
 		"--hashlimit-htable-gcinterval", strconv.FormatInt(meterSweep.Milliseconds(), 10),
-		"--hashlimit-htable-expire", strconv.FormatUint(refill(l), 10),
+		"--hashlimit-htable-expire", strconv.FormatUint(refill(r.limit), 10),
 	}
+	if !r.prefix.IsSingleIP() {
+		a = append(a, "--hashlimit-"+side+"mask", strconv.Itoa(r.prefix.Bits()))
+	}
+	return a
 }
 
 // refill is how long an empty bucket takes to fill up, in milliseconds, rounded
@@ -149,5 +161,5 @@ func exactMeter(args []string, r rule) []string {
 		}
 		to += 2
 	}
-	return slices.Replace(slices.Clone(args), from, to, meterArgs(r.limit, r.meter)...)
+	return slices.Replace(slices.Clone(args), from, to, r.meterArgs()...)
 }

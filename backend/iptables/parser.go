@@ -61,7 +61,8 @@ func (p *parser) option() bool {
 			}
 		}
 	case "-s", "-d", "-p", "-j", "--datestop", "--reject-with", "--nflog-prefix", "--nflog-group",
-		"--hashlimit-above", "--hashlimit-burst", "--hashlimit-name", "--hashlimit-htable-size",
+		"--hashlimit-above", "--hashlimit-burst", "--hashlimit-name", "--hashlimit-mode",
+		"--hashlimit-srcmask", "--hashlimit-dstmask", "--hashlimit-htable-size",
 		"--hashlimit-htable-max", "--hashlimit-htable-gcinterval", "--hashlimit-htable-expire":
 	default:
 		return false
@@ -196,15 +197,18 @@ func (p *parser) verdict(r *rule) bool {
 	return true
 }
 
-// has reports whether an option that begins so has been read.
-func (p *parser) has(prefix string) bool {
+// count is how many options that begin so have been read.
+func (p *parser) count(prefix string) int {
+	n := 0
 	for opt := range p.values {
 		if strings.HasPrefix(opt, prefix) {
-			return true
+			n++
 		}
 	}
-	return false
+	return n
 }
+
+func (p *parser) has(prefix string) bool { return p.count(prefix) > 0 }
 
 // over reads the bound on reject answers. The listing rounds some rates (3,600
 // a second comes back as 3,610); burst and name have it exactly.
@@ -212,7 +216,7 @@ func (p *parser) over(r *rule) bool {
 	digits := p.values["--hashlimit-burst"]
 	rate, err := strconv.Atoi(digits)
 	r.role, r.rate = roleOver, rate
-	return err == nil && rate > 0 && rate <= maxRejectRate && strconv.Itoa(rate) == digits && !p.has("--hashlimit-htable-") &&
+	return err == nil && rate > 0 && rate <= maxRejectRate && strconv.Itoa(rate) == digits && p.count("--hashlimit-") == 3 &&
 		strings.HasSuffix(p.values["--hashlimit-above"], "/sec") && p.values["--hashlimit-name"] == bucket+digits
 }
 
@@ -225,10 +229,14 @@ func (p *parser) meter(r *rule) bool {
 		return false
 	}
 	_, unit, ok := strings.Cut(p.values["--hashlimit-above"], "/")
-	want := meterArgs(r.limit, r.meter)
+	want := r.meterArgs()
+	read := 0
 	for i := 2; i+1 < len(want); i += 2 {
 		opt := want[i]
 		got, there := p.values[opt]
+		if there {
+			read++
+		}
 		switch {
 		case opt == "--hashlimit-above":
 		case !there && opt == "--hashlimit-htable-expire":
@@ -238,7 +246,7 @@ func (p *parser) meter(r *rule) bool {
 			ok = ok && got == want[i+1]
 		}
 	}
-	return ok
+	return ok && read == p.count("--hashlimit-")
 }
 
 // log reads a kernel log rule. The listing leaves group 0 out.

@@ -61,7 +61,7 @@ type rule struct {
 	comment string // as backend.Comment encodes it
 
 	limit backend.Limit // roleLimit
-	meter string        // roleLimit: the name of its hashlimit table
+	meter string        // roleLimit: the name of the hashlimit table
 
 	logPrefix string // roleLog
 	group     uint16 // roleLog: the NFLOG group
@@ -79,7 +79,7 @@ func side(t backend.Target) (addr, ranged string) {
 // which -S prints it.
 func (r rule) args() []string {
 	addr, ranged := side(r.target)
-	a := make([]string, 0, 44+5*len(r.holes))
+	a := make([]string, 0, 48+5*len(r.holes))
 	part := r.part
 	switch {
 	case r.prefix.Bits() > 0:
@@ -105,7 +105,7 @@ func (r rule) args() []string {
 		// ended must not use up the budget of the others.
 		a = append(a, above(r.rate)...)
 	case roleLimit:
-		a = append(a, meterArgs(r.limit, r.meter)...)
+		a = append(a, r.meterArgs()...)
 	}
 	a = append(a, "-m", "comment", "--comment", r.comment)
 	if r.role == roleLimit {

@@ -243,8 +243,8 @@ func TestStop(t *testing.T) {
 // TestForeign: rules that are not ours are not taken for ours.
 func TestForeign(t *testing.T) {
 	const ours = `-s 192.0.2.1/32 -m comment --comment "NETCAP: a; b; @1" -j DROP`
-	const metered = `-s 192.0.2.1/32 -m hashlimit --hashlimit-above 1/sec --hashlimit-burst 5 --hashlimit-name N-0123456789abc --hashlimit-htable-size 1 ` +
-		`--hashlimit-htable-max 1 --hashlimit-htable-gcinterval 60000 --hashlimit-htable-expire 5000 -m comment --comment "NETCAP: a; b; @1" ` +
+	const metered = `-s 192.0.2.1/32 -m hashlimit --hashlimit-above 1/sec --hashlimit-burst 5 --hashlimit-mode srcip --hashlimit-name N-0123456789abc --hashlimit-htable-size 1024 ` +
+		`--hashlimit-htable-max 1048576 --hashlimit-htable-gcinterval 60000 --hashlimit-htable-expire 5000 -m comment --comment "NETCAP: a; b; @1" ` +
 		`-m comment --comment "limit 60/minute burst 5" -j DROP`
 	const logged = `-s 192.0.2.1/32 -m comment --comment "NETCAP: a; b; @1" -j NFLOG --nflog-prefix "a b" --nflog-group 77`
 	const every = `-m comment --comment "NETCAP: a; b; @1" -j DROP`
@@ -280,8 +280,9 @@ func TestForeign(t *testing.T) {
 		strings.Replace(metered, "limit 60/minute burst 5", "limit 1/day burst 5", 1), strings.Replace(metered, "--hashlimit-burst 5", "--hashlimit-burst 6", 1),
 		strings.Replace(metered, "N-0123456789abc", "N-0123456789ab", 1), strings.Replace(metered, "N-0123456789abc", "N-0123456789abz", 1), strings.Replace(metered, "N-0123456789abc", "NETCAP-5", 1),
 		strings.Replace(metered, "htable-expire 5000", "htable-expire 4000", 1), strings.Replace(metered, " --hashlimit-htable-expire 5000", "", 1),
-		strings.Replace(metered, "htable-size 1", "htable-size 2", 1), strings.Replace(metered, "--hashlimit-htable-max 1 ", "", 1), strings.Replace(metered, "DROP", "NFLOG", 1),
-		strings.Replace(metered, "-m hashlimit", "-m hashlimit --hashlimit-mode srcip", 1), `-m comment --comment "limit 5/second burst 5" ` + ours, `-m comment --comment "limit 5/second burst 5" ` + logged,
+		strings.Replace(metered, "htable-size 1024", "htable-size 2", 1), strings.Replace(metered, "--hashlimit-htable-max 1048576 ", "", 1), strings.Replace(metered, "DROP", "NFLOG", 1),
+		strings.Replace(metered, " --hashlimit-mode srcip", "", 1), strings.Replace(metered, "srcip", "dstip", 1), strings.Replace(metered, "-m hashlimit", "-m hashlimit --hashlimit-srcmask 32", 1),
+		`-m comment --comment "limit 5/second burst 5" ` + ours, `-m comment --comment "limit 5/second burst 5" ` + logged,
 		"-p tcp " + logged, logged + " --nflog-threshold 1", strings.Replace(logged, "77", "65536", 1), strings.Replace(logged, "77", "x", 1), strings.Replace(logged, `"a b"`, `"a\"b"`, 1),
 		strings.Replace(logged, "a b", strings.Repeat("x", 64), 1), strings.Replace(logged, "NFLOG", "DROP", 1), "-m hashlimit --hashlimit-above 5/sec --hashlimit-burst 5 --hashlimit-name NETCAP-5 " + logged,
 	} {
