@@ -51,7 +51,7 @@ func newRoot(std guard.Streams) *cobra.Command {
 	})
 	a.globalFlags(root)
 	a.guardFlags(root)
-	root.AddCommand(a.checkCmd(), a.blockCmd(), a.unblockCmd(), a.listCmd(), a.showCmd(), a.whitelistCmd(),
+	root.AddCommand(a.checkCmd(), a.testCmd(), a.blockCmd(), a.unblockCmd(), a.listCmd(), a.showCmd(), a.whitelistCmd(),
 		a.flushCmd(), a.statsCmd(), a.reloadCmd(), a.cleanupCmd(), a.demoCmd(), versionCmd())
 	return root
 }
@@ -112,7 +112,7 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	override(set("output"), &cfg.Output, a.flags.Output)
 	override(set("events"), &cfg.Events, a.flags.Events)
 	override(set("iface"), &cfg.Interfaces, a.flags.Interfaces)
-	override(set("rules"), &cfg.Rules, a.flags.Rules)
+	override(set("rules") && len(a.flags.Rules) > 0, &cfg.Rules, a.flags.Rules)
 	override(set("workers"), &cfg.Workers, a.flags.Workers)
 	override(set("decap"), &cfg.Decap, a.flags.Decap)
 	override(set("dry-run"), &cfg.DryRun, a.flags.DryRun)

@@ -16,7 +16,7 @@ import (
 	"github.com/netcap-guard/netcap-guard/engine"
 )
 
-// TestCapturesEveryWay replays every capture with the index over the rules,
+// TestCapturesEveryWay replays every capture of NETCAP_GUARD_CAPTURES with the index over the rules,
 // without it, and in the expression VM alone: the three event streams must be
 // equal, down to the counters, but for how long the rules took.
 func TestCapturesEveryWay(t *testing.T) {
