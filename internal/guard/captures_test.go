@@ -27,6 +27,7 @@ func expectations() map[string]string {
 		"expect_ssh":                        "Block SSH Brute Force",
 		"expect_dns_queries_only":           "DNS Tunneling, queries only",
 		"expect_dns_literal_with_responses": "Block DNS Tunneling",
+		"expect_sqli":                       "Block SQL Injection Attempts",
 	}
 }
 
