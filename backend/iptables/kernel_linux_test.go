@@ -502,5 +502,6 @@ func TestMany(t *testing.T) {
 		if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "backend nft") {
 			t.Errorf("logged %q, want one line that names backend nft", got)
 		}
+		want(t, "rules", b.Rules(), manyRules+2)
 	})
 }

@@ -38,10 +38,11 @@ func (b *Backend) Watch(ctx context.Context, ready chan<- struct{}, f func(backe
 
 // Lookup runs iptables once for each family that keys name and reads the
 // chain, not what leads to it. Packets are those that the block's rules have
-// matched since they were last written: an extension starts them anew. Before
-// Init it looks at what another process left. A key of a family without our
-// chain is not found; where no family that was asked has it, that is
-// backend.ErrGone.
+// matched, and the rules whose place they took: an extension goes on counting
+// (where the program ignores counters, as ip6tables-nft 1.8.9 does, only within
+// this process). Of a rate limit they are those above it. Before Init it looks
+// at what another process left. A key of a family without our chain is not
+// found; where no family that was asked has it, that is backend.ErrGone.
 func (b *Backend) Lookup(ctx context.Context, keys []backend.Key) ([]backend.Status, error) {
 	if b.closed {
 		return nil, opError("look up", backend.ErrClosed)
