@@ -7,33 +7,25 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/netcap-guard/netcap-guard/backend"
 	"github.com/netcap-guard/netcap-guard/internal/hostaddr"
 )
 
-// follow starts what tells of changes by others: of this host's addresses,
-// and of the kernel's objects.
-func (m *Manager) follow(ctx context.Context, followers *sync.WaitGroup) {
-	if p := m.cfg.Protect; !p.NoOwn || !p.NoGateways || !p.NoResolvers {
-		followers.Go(func() { m.followHost(ctx) })
-	}
-	if m.cfg.DryRun {
-		return
-	}
-	ready := make(chan struct{})
-	followers.Go(func() {
+// listen starts what tells of changes of the kernel's objects by others, and
+// returns when nothing can be missed any more, or when it has failed. Nothing is
+// done about them before m.kernel is free.
+func (m *Manager) listen(ctx context.Context) {
+	ready, ended := make(chan struct{}), make(chan struct{})
+	m.followers.Go(func() {
+		defer close(ended)
 		m.logError("watching the kernel", m.backend.Watch(ctx, ready, func(e backend.Event) { m.foreign(ctx, e) }))
 	})
-	followers.Go(func() {
-		select {
-		case <-ready: // what was done before, nobody saw
-			m.askLook()
-		case <-ctx.Done():
-		}
-	})
+	select {
+	case <-ready:
+	case <-ended:
+	}
 }
 
 // followHost takes over changes of the protected addresses until ctx ends.

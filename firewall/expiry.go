@@ -2,7 +2,6 @@ package firewall
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/netcap-guard/netcap-guard/backend"
@@ -51,11 +50,12 @@ func (m *Manager) emit(events []Event) {
 // joins the goroutines that follow host and kernel, until ctx ends.
 func (m *Manager) run(ctx context.Context) {
 	defer close(m.done)
-	var followers sync.WaitGroup
-	defer followers.Wait()
-	m.follow(ctx, &followers)
+	defer m.followers.Wait()
+	if p := m.cfg.Protect; !p.NoOwn || !p.NoGateways || !p.NoResolvers {
+		m.followers.Go(func() { m.followHost(ctx) })
+	}
 	if m.keeper != nil {
-		followers.Go(func() { m.keeper.run(ctx) })
+		m.followers.Go(func() { m.keeper.run(ctx) })
 	}
 	clean := time.NewTicker(m.cfg.CleanupInterval)
 	defer clean.Stop()

@@ -49,6 +49,9 @@ type Manager struct {
 	look chan struct{} // the kernel is to be compared with the listing
 	stop context.CancelFunc
 	done chan struct{} // closed when the background goroutine has ended
+	// followers are the goroutines that follow host and kernel and write what is
+	// remembered; the background goroutine joins them.
+	followers sync.WaitGroup
 
 	queue     queue        // requests that wait for the kernel
 	escalated *escalations // who was blocked how often
@@ -87,11 +90,14 @@ func newManager(config *ManagerConfig, open func(*Manager, context.Context) erro
 		m.white.add(OriginConfig, p)
 	}
 	m.readProtected()
-	ctx := context.Background()
-	if err := open(m, ctx); err != nil {
+	if err := open(m, context.Background()); err != nil {
 		return nil, err
 	}
-	if err := m.adopt(ctx); err != nil {
+	var ctx context.Context
+	ctx, m.stop = context.WithCancel(context.Background())
+	if err := m.begin(ctx); err != nil {
+		m.stop()
+		m.followers.Wait()
 		return nil, errors.Join(err, m.abandon())
 	}
 	if !cfg.DryRun && !cfg.PacketTime {
@@ -99,13 +105,11 @@ func newManager(config *ManagerConfig, open func(*Manager, context.Context) erro
 	}
 	if cfg.Attach || cfg.PacketTime {
 		close(m.done)
-		m.stop = func() {}
 		return m, nil
 	}
 	if cfg.StateDir != "" && !cfg.DryRun {
 		m.keeper = newKeeper(m.escalated, filepath.Join(cfg.StateDir, "escalation-"+cfg.ChainName), cfg.Now, cfg.Logger)
 	}
-	ctx, m.stop = context.WithCancel(ctx)
 	go m.run(ctx)
 	return m, nil
 }
@@ -140,59 +144,6 @@ func (m *Manager) open(ctx context.Context) error {
 // abandon gives up a Manager that failed to start: the blocks that were found
 // stay as they were found.
 func (m *Manager) abandon() error { return errors.Join(detach(m.backend), m.lock.release()) }
-
-// adopt takes over what the kernel enforces already, removes what is due or
-// meanwhile whitelisted, and tells the kernel what to let through.
-func (m *Manager) adopt(ctx context.Context) error {
-	found, err := m.backend.List(ctx)
-	if err != nil {
-		return fmt.Errorf("adopt blocks: %w", err)
-	}
-	now := m.now()
-	var change backend.Change
-	m.mu.Lock()
-	texts := make(map[string]string)
-	for _, b := range found {
-		b = lasting(b, now)
-		b.Rule = same(texts, b.Rule)
-		e := &entry{Block: b, by: adopted}
-		if lift := b.Expired(now) || m.exempt(b.Key, false); lift && !m.cfg.Attach {
-			if b.Rule != ManualRule || b.Log || m.white.all.covers(b.Prefix) || b.Expired(now) {
-				change.Remove = append(change.Remove, b)
-				continue
-			}
-			e.forced = true
-		}
-		old := m.idx.get(b.Key)
-		if old != nil && !m.cfg.Attach {
-			// Two actions of one address: somebody made the second, or the earlier
-			// process died between the two.
-			weaker := b
-			if b.Action.Stronger(old.Action) {
-				weaker = old.Block
-				m.idx.put(e)
-			}
-			change.Remove = append(change.Remove, weaker)
-			continue
-		}
-		m.idx.put(e)
-		m.stats.adopted++
-	}
-	if !m.cfg.Attach {
-		change.Allow = m.allowed(nil, nil)
-	}
-	m.mu.Unlock()
-	if change.Empty() {
-		return nil
-	}
-	if err := m.backend.Apply(ctx, change); err != nil {
-		return fmt.Errorf("adopt blocks: %w", err)
-	}
-	if n := len(found); n > 0 {
-		m.log.Info("adopted blocks of an earlier run", "found", n, "lifted", len(change.Remove))
-	}
-	return nil
-}
 
 // now is the Manager's clock: the wall, or in replay the newest packet.
 func (m *Manager) now() time.Time {
@@ -376,24 +327,4 @@ func (m *Manager) closeBackend(ctx context.Context, keep bool) error {
 	m.stats.removed += uint64(len(m.idx.blocks))
 	m.idx = newIndex(m.idx.base)
 	return nil
-}
-
-// lasting ties the end of a block that the kernel told us to the clock of now,
-// so that it lasts as long as it does now, whatever becomes of the wall clock.
-func lasting(b backend.Block, now time.Time) backend.Block {
-	if !b.Permanent() {
-		b.ExpiresAt = now.Add(b.ExpiresAt.Sub(now))
-	}
-	return b
-}
-
-// same returns a text from those seen before: many blocks have the same rule.
-func same(seen map[string]string, s string) string {
-	if t, ok := seen[s]; ok {
-		return t
-	}
-	if len(seen) < 4096 {
-		seen[s] = s
-	}
-	return s
 }
