@@ -139,7 +139,7 @@ func (t *Table) passGap(i uint32, c *conn, dir int) {
 			return
 		}
 	} else {
-		begins := len(s.buf) == 0 && first(s.waiting[0].data, false) == httpProtocol
+		begins := first(s.waiting[0].data, false) == httpProtocol
 		if c.confirmed || !begins && len(s.waiting) < patience {
 			return
 		}
