@@ -16,7 +16,7 @@ func newBackend(name string, cfg *ManagerConfig) (backend.Backend, error) {
 		return nft.New(nft.Config{
 			Table: cfg.ChainName, IPv4: cfg.EnableIPv4, IPv6: cfg.EnableIPv6, Logger: cfg.Logger,
 			Counters: !cfg.NoBlockCounters, RejectRate: cfg.RejectRate,
-			Protect: cfg.ProtectTable,
+			Protect: cfg.ProtectTable, LogGroup: cfg.LogGroup,
 			SetSize: uint32(min(uint64(cfg.MaxActiveBlocks), math.MaxUint32)),
 		})
 	case BackendIPTables:

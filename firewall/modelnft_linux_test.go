@@ -21,7 +21,7 @@ type nftWorld struct{ kernelWorld }
 
 func (*nftWorld) comment() int { return 127 }
 
-func (*nftWorld) logPrefixes() []string { return nil }
+func (*nftWorld) logPrefixes() []string { return []string{"SSH: ", "SYN flood: ", ""} }
 
 // settle waits for the monitor.
 func (*nftWorld) settle(t *testing.T, _ *Manager, arrived func() bool) {
@@ -35,7 +35,8 @@ func (*nftWorld) settle(t *testing.T, _ *Manager, arrived func() bool) {
 
 // setName is the set in which a block lies.
 func setName(b backend.Block) string {
-	word := map[backend.Action]string{backend.Drop: "drop", backend.Reject: "reject", backend.RejectReset: "reset"}[b.Action]
+	word := map[backend.Action]string{backend.Drop: "drop", backend.Reject: "reject", backend.RejectReset: "reset",
+		backend.RateLimit: "limit", backend.Log: "log"}[b.Action]
 	side, family := "src", "4"
 	if b.Target == backend.Destination {
 		side = "dst"
@@ -43,16 +44,32 @@ func setName(b backend.Block) string {
 	if b.Prefix.Addr().Is6() {
 		family = "6"
 	}
-	return fmt.Sprintf("%s_%s%s_%d", word, side, family, b.Prefix.Bits())
+	name := fmt.Sprintf("%s_%s%s_%d", word, side, family, b.Prefix.Bits())
+	if b.Log {
+		name += "_" + strings.NewReplacer(":", "_3a", " ", "_20").Replace(b.LogPrefix)
+	}
+	return name
+}
+
+// rank is where the rules of an action's sets stand in a chain.
+func rank(a backend.Action) int {
+	switch a {
+	case backend.Log:
+		return 0
+	case backend.RateLimit:
+		return 2
+	}
+	return 1
 }
 
 // damage is a command of nft.
 func (w *nftWorld) damage(_ *testing.T, rng *rand.Rand, ref *reference) damage {
 	sets := groups(ref)
 	if len(sets) > 0 {
+		stops := slices.DeleteFunc(slices.Clone(sets), func(set []backend.Key) bool { return !ref.blocks[set[0]].Action.Stops() })
 		switch n := rng.IntN(10); {
-		case n < 2:
-			return w.add(rng, ref, sets)
+		case n < 2 && len(stops) > 0:
+			return w.add(rng, ref, stops)
 		case n < 4:
 			return w.take(ref, sets, some(rng, ref.keys()))
 		case n < 5:
@@ -92,8 +109,10 @@ func (w *nftWorld) take(ref *reference, sets [][]backend.Key, keys []backend.Key
 	}
 	// The monitor names sets in the order of the chains' rules.
 	order := func(a, b backend.Key) int {
-		return cmp.Or(cmp.Compare(a.Target, b.Target), cmp.Compare(a.Prefix.Addr().BitLen(), b.Prefix.Addr().BitLen()),
-			cmp.Compare(b.Prefix.Bits(), a.Prefix.Bits()), cmp.Compare(ref.blocks[a].Action, ref.blocks[b].Action))
+		x, y := ref.blocks[a], ref.blocks[b]
+		return cmp.Or(cmp.Compare(a.Target, b.Target), cmp.Compare(rank(x.Action), rank(y.Action)),
+			cmp.Compare(a.Prefix.Addr().BitLen(), b.Prefix.Addr().BitLen()), cmp.Compare(b.Prefix.Bits(), a.Prefix.Bits()),
+			cmp.Compare(x.Action, y.Action), cmp.Compare(x.LogPrefix, y.LogPrefix))
 	}
 	var d damage
 	d.lifted, d.resyncs = removed(sets, keys, false, order)
@@ -141,7 +160,7 @@ func (*nftWorld) otherAction(rng *rand.Rand, ref *reference, b backend.Block) (a
 		like := ref.blocks[o].Block
 		there := setName(like)
 		like.Action = b.Action
-		if there != setName(b) && setName(like) == setName(b) {
+		if ref.blocks[o].Action.Stops() && there != setName(b) && setName(like) == setName(b) {
 			return ref.blocks[o].Action, rng.IntN(2) == 0
 		}
 	}
@@ -184,6 +203,9 @@ func (w *nftWorld) filter(t *testing.T) func(backend.Target, netip.Addr) bool {
 				first, last := elementSpan(t, e)
 				allowed = append(allowed, first, last)
 			}
+			continue
+		}
+		if strings.HasPrefix(o.Set.Name, "limit_") || strings.HasPrefix(o.Set.Name, "log_") {
 			continue
 		}
 		bits, err := strconv.Atoi(o.Set.Name[strings.LastIndex(o.Set.Name, "_")+1:])

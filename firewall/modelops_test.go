@@ -110,8 +110,6 @@ func (r *modelRun) opAgain() {
 
 // drawn is a request about the key, its prefix canonical.
 func (r *modelRun) drawn(k backend.Key, force bool) Request {
-	few := r.w.logPrefixes() == nil
-	k.Log = k.Log && !few
 	req := Request{
 		Prefix: k.Prefix, Target: k.Target, ByRule: r.chance(50), Force: force || k.Prefix.Bits() == 0,
 		Action: pick(r, []backend.Action{backend.Drop, backend.Drop, backend.Reject, backend.RejectReset, backend.RateLimit, backend.RateLimit}),
@@ -122,8 +120,6 @@ func (r *modelRun) drawn(k backend.Key, force bool) Request {
 	switch {
 	case k.Log:
 		req.Action, req.LogPrefix = backend.Log, pick(r, r.w.logPrefixes())
-	case req.Action == backend.RateLimit && few:
-		req.Action = backend.Drop
 	case req.Action == backend.RateLimit:
 		req.Limit = pick(r, []backend.Limit{{Rate: 10, Per: time.Second, Burst: 5}, {Rate: 3, Per: time.Hour, Burst: 1}, {Rate: 1000, Per: time.Minute, Burst: 100}})
 	}

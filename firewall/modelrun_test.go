@@ -51,8 +51,7 @@ type world interface {
 	settle(t *testing.T, m *Manager, arrived func() bool)
 	// comment is how many bytes the kernel keeps of a comment.
 	comment() int
-	// logPrefixes are those of kernel log rules; nil where the kernel has
-	// neither them nor rate limits.
+	// logPrefixes are those of kernel log rules.
 	logPrefixes() []string
 }
 
