@@ -30,13 +30,21 @@ type event struct {
 	} `json:"alert"`
 	Packet uint64 `json:"packet"`
 	Action struct {
-		Type    string    `json:"type"`
-		Result  string    `json:"result"`
-		IP      string    `json:"ip"`
-		Expires time.Time `json:"expires"`
-		Rule    string    `json:"rule"`
-		DryRun  bool      `json:"dry_run"`
+		Type     string    `json:"type"`
+		Result   string    `json:"result"`
+		IP       string    `json:"ip"`
+		Duration string    `json:"duration"`
+		Limit    string    `json:"limit"`
+		Expires  time.Time `json:"expires"`
+		Rule     string    `json:"rule"`
+		DryRun   bool      `json:"dry_run"`
 	} `json:"action"`
+	Log struct {
+		Prefix string `json:"prefix"`
+		Rule   string `json:"rule"`
+		Kernel bool   `json:"kernel"`
+		Error  string `json:"error"`
+	} `json:"log"`
 	Block  listedBlock `json:"block"`
 	By     string      `json:"by"`
 	Resync struct {
@@ -50,6 +58,13 @@ type event struct {
 		} `json:"rules"`
 		Firewall map[string]uint64 `json:"firewall"`
 		Actions  map[string]uint64 `json:"actions"`
+		Drops    map[string]struct {
+			IPv4 uint64 `json:"ipv4"`
+			IPv6 uint64 `json:"ipv6"`
+		} `json:"drops"`
+		KernelLog   map[string]uint64 `json:"kernel_log"`
+		Escalation  map[string]uint64 `json:"escalation"`
+		Connections map[string]uint64 `json:"connections"`
 	} `json:"stats"`
 }
 
@@ -103,6 +118,9 @@ func common(t *testing.T, f flavour, ns *netlab.NS) []string {
 	path := socket(ns)
 	t.Cleanup(func() { _ = os.Remove(path) }) // a killed guard leaves it
 	text := fmt.Sprintf("control: %s\nwhitelist_dir: %s\n%s", path, t.TempDir(), f.config)
+	if !strings.Contains(f.config, "state_dir:") {
+		text += "state_dir: " + t.TempDir() + "\n"
+	}
 	return []string{"--backend=" + f.backend, "--config", write(t, "config.yaml", text)}
 }
 
@@ -260,6 +278,8 @@ type listedBlock struct {
 	Expires   *string  `json:"expires"`
 	Remaining *float64 `json:"remaining"`
 	Packets   *uint64  `json:"packets"`
+	Limit     string   `json:"limit"`
+	LogPrefix string   `json:"log_prefix"`
 }
 
 // list reads the output of `list -o json`.
