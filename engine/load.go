@@ -35,6 +35,14 @@ type loader struct {
 	backend string
 	// sequences names the rules that sequence.after must find.
 	sequences []sequenceRef
+	placed    []placedRule
+}
+
+// placedRule is a rule and where it stands.
+type placedRule struct {
+	file *file
+	node *yaml.Node
+	rule *Rule
 }
 
 // sequenceRef is a sequence.after to be looked at once all rules are read:
@@ -71,6 +79,7 @@ func LoadFor(backendName string, sources ...Source) (*RuleSet, Report) {
 		}
 	}
 	l.checkSequences()
+	l.lintShadowed()
 	sortByPosition(l.report.Errors)
 	sortByPosition(l.report.Warnings)
 	if len(l.report.Errors) > 0 {
@@ -112,6 +121,7 @@ func (l *loader) load(f *file) {
 		}
 		if r := l.rule(f, n); r != nil {
 			l.rules = append(l.rules, r)
+			l.placed = append(l.placed, placedRule{f, n, r})
 		}
 	}
 }

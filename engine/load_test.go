@@ -36,12 +36,12 @@ func TestBrokenFiles(t *testing.T) {
 	}
 	var out bytes.Buffer
 	for _, p := range report.Errors {
-		fmt.Fprintln(&out, filepath.ToSlash(p.Error()))
+		fmt.Fprintf(&out, "%s\n%s", filepath.ToSlash(p.Error()), p.Excerpt())
 	}
 	out.WriteString("\nwarnings:\n")
 	for _, p := range report.Warnings {
 		if !strings.Contains(p.Message, "is not yet served: no decoder") { // which types are is the decoders' business
-			fmt.Fprintln(&out, filepath.ToSlash(p.Error()))
+			fmt.Fprintf(&out, "%s\n%s", filepath.ToSlash(p.Error()), p.Excerpt())
 		}
 	}
 	compareGolden(t, "testdata/broken.golden", out.Bytes())
@@ -211,7 +211,17 @@ func TestWarnings(t *testing.T) {
 		{"steps that do not grow", "type: TCP, expression: SYN, threshold: 5, actions: [{type: iptables_block, config: {escalation: [10m, 0, 1h]}}]", "do not grow"},
 		{"escalation and duration", "type: TCP, expression: SYN, threshold: 5, actions: [{type: iptables_block, config: {duration: 1h, escalation: [10m]}}]", "duration does nothing"},
 		{"confirmed", "type: TCP, expression: PSH, confirmed: true", ""},
-		{"not confirmed", "type: TCP, expression: SYN, confirmed: false", "confirmed: false lets forged packets"},
+		{"not confirmed", "type: HTTP, expression: IsResponse, confirmed: false", "confirmed: false lets forged packets"},
+		{"nothing to confirm", "type: TCP, expression: PSH, confirmed: false", "confirmed: false does nothing"},
+		{"a SYN confirmed", "type: TCP, expression: SYN && !ACK, confirmed: true", "a SYN comes before the handshake is complete"},
+		{"UDP confirmed", "type: UDP, expression: DstPort == 1, confirmed: true", "UDP has no handshake that could be confirmed"},
+		{"always true", "type: TCP, expression: SYN || !SYN", "is always true"},
+		{"plainly true", "type: UDP, expression: 'true'", "is always true"},
+		{"never true", "type: TCP, expression: SYN && ACK && !SYN", "is never true"},
+		{"a range that is none", "type: UDP, expression: DstPort in 9..1", "is never true"},
+		{"a window alone", "type: TCP, expression: SYN, threshold_window: 10", "threshold_window does nothing without threshold"},
+		{"forgeable", "type: UDP, expression: DstPort == 1, actions: [{type: iptables_block, config: {duration: 2h}}]", "one UDP packet in anybody's name blocks that address for 2h0m0s"},
+		{"forgeable for good", "type: TCP, expression: SYN, actions: [{type: iptables_block, config: {duration: 0}}]", "one TCP packet in anybody's name blocks that address forever"},
 		{"both thresholds", "type: TCP, expression: SYN, threshold: 3, distinct_field: DstPort, distinct_threshold: 3", "not yet served: threshold and distinct_threshold"},
 		{"kernel log", "type: TCP, expression: SYN, actions: [{type: iptables_log, config: {kernel: true, duration: 1h}}]", ""},
 		{"log with a duration", "type: TCP, expression: SYN, actions: [{type: iptables_log, config: {duration: 1h}}]", "does nothing in a log without kernel: true"},
@@ -225,6 +235,29 @@ func TestWarnings(t *testing.T) {
 			}
 			if tc.want == "" && len(report.Warnings) > 0 || !strings.Contains(all.String(), tc.want) {
 				t.Errorf("warnings %q, want %q", all.String(), tc.want)
+			}
+		})
+	}
+}
+
+// TestShadowedRules: a rule that another makes superfluous is warned of.
+func TestShadowedRules(t *testing.T) {
+	rule := func(name string, threshold, window int, duration string) string {
+		return fmt.Sprintf("- {name: %s, type: TCP, expression: SYN && !ACK, threshold: %d, threshold_window: %d, actions: [{type: iptables_block, config: {duration: %s}}]}\n",
+			name, threshold, window, duration)
+	}
+	for _, tc := range []struct{ name, rules, want string }{
+		{"flood before scan", rule("scan", 50, 10, "1h") + rule("flood", 20, 10, "6h"), `"scan" adds nothing: rule "flood"`},
+		{"the flood blocks longer", rule("scan", 50, 10, "1h") + rule("flood", 100, 5, "6h"), ""},
+		{"shorter window", rule("a", 50, 10, "1h") + rule("b", 50, 5, "1h"), `"b" adds nothing: rule "a"`},
+		{"twice the same", rule("a", 50, 10, "1h") + rule("b", 50, 10, "1h"), `"b" adds nothing: rule "a"`},
+		{"slower and longer", rule("a", 10, 10, "1h") + rule("b", 50, 300, "1h"), ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, report := mustLoad(t, tc.rules)
+			text := fmt.Sprint(report.Warnings)
+			if tc.want == "" && len(report.Warnings) > 0 || !strings.Contains(text, tc.want) {
+				t.Errorf("warnings %s, want %q", text, tc.want)
 			}
 		})
 	}

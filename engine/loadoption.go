@@ -80,7 +80,6 @@ func (b *ruleReader) options() {
 			b.rule.Confirmed = ConfirmedAlways
 		} else if ok {
 			b.rule.Confirmed = ConfirmedNever
-			b.warnAt(e.key, "", "confirmed: false lets forged packets of a stream that never was lead to blocks")
 		}
 	}
 	if e, ok := b.fields["sequence"]; ok {
@@ -189,6 +188,7 @@ func (b *ruleReader) lint() {
 		}
 		b.warnAt(e.val, "the rule is checked but does not run", "rule %q is not yet served: no decoder of this release emits %s records", r.Name, strings.Join(missing, " or "))
 	}
+	b.lintMeaning()
 	if !r.Enabled {
 		return
 	}
@@ -200,6 +200,7 @@ func (b *ruleReader) lint() {
 		b.warnAt(e.key, "set a threshold, or make sure that the source cannot be forged",
 			"%s blocks on a single match", b.label())
 	}
+	b.lintForgeable(e)
 	if r.TrackBy == TrackRule && (r.Threshold > 1 || r.DistinctThreshold > 0) {
 		b.warnAt(e.key, "track by source", "%s counts all addresses together and blocks the one that comes last", b.label())
 	}

@@ -17,6 +17,8 @@ type Problem struct {
 	Message      string
 	// Hint says what was probably meant or what to do; it may be empty.
 	Hint string
+
+	source string // the line as written
 }
 
 // Error is the problem on one line: file:line:column: message (hint).

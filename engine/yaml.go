@@ -40,6 +40,7 @@ func (f *file) add(line, column int, hint, format string, args ...any) {
 	f.report.Errors = append(f.report.Errors, Problem{
 		// YAML places an empty value behind the last line.
 		File: f.name, Line: min(line, len(f.lines)), Column: column, Message: fmt.Sprintf(format, args...), Hint: hint,
+		source: f.lines[min(line, len(f.lines))-1],
 	})
 }
 
@@ -52,6 +53,7 @@ func (f *file) errorAt(n *yaml.Node, hint, format string, args ...any) {
 func (f *file) warnAt(n *yaml.Node, hint, format string, args ...any) {
 	f.report.Warnings = append(f.report.Warnings, Problem{
 		File: f.name, Line: n.Line, Column: n.Column, Message: fmt.Sprintf(format, args...), Hint: hint,
+		source: f.lines[min(n.Line, len(f.lines))-1],
 	})
 }
 

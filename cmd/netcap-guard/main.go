@@ -39,9 +39,14 @@ func run(args []string, std guard.Streams) int {
 }
 
 // report prints an error, each of the problems that are joined in it on a
-// line of its own.
+// line of its own; indented lines belong to the one before.
 func report(w io.Writer, err error) {
 	for line := range strings.Lines(err.Error()) {
-		fmt.Fprintln(w, "netcap-guard:", strings.TrimRight(line, "\n"))
+		line = strings.TrimRight(line, "\n")
+		if strings.HasPrefix(line, "    ") {
+			fmt.Fprintln(w, line)
+			continue
+		}
+		fmt.Fprintln(w, "netcap-guard:", line)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/netcap-guard/netcap-guard/capture/filter"
@@ -37,8 +38,8 @@ func ruleSources(cfg *Config) []engine.Source {
 func (r *runner) loadRules() (*engine.RuleSet, error) {
 	r.rules = ruleSources(&r.cfg)
 	rs, report := engine.LoadFor(r.cfg.Backend, r.rules...)
-	if err := report.Err(); err != nil {
-		return nil, &ExitError{ExitConfig, err}
+	if err := rulesError(report); err != nil {
+		return nil, err
 	}
 	unserved := 0
 	for _, w := range report.Warnings {
@@ -100,6 +101,19 @@ func running(rs *engine.RuleSet) int {
 	return n
 }
 
+// rulesError is what is wrong with rules: each problem on its line, with the
+// place underlined below it.
+func rulesError(report engine.Report) error {
+	if len(report.Errors) == 0 {
+		return nil
+	}
+	var text strings.Builder
+	for _, p := range report.Errors {
+		text.WriteString(p.Error() + "\n" + p.Excerpt())
+	}
+	return &ExitError{ExitConfig, errors.New(strings.TrimRight(text.String(), "\n"))}
+}
+
 // Check reads configuration and rules and says what is wrong with them; the
 // error asks for exit code 78. It touches nothing.
 func Check(cfg Config, std Streams) error {
@@ -107,10 +121,10 @@ func Check(cfg Config, std Streams) error {
 	rs, report := engine.LoadFor(cfg.Backend, ruleSources(&cfg)...)
 	for _, w := range report.Warnings {
 		if !cfg.Quiet {
-			fmt.Fprintln(std.Err, "warning:", w.Error())
+			fmt.Fprint(std.Err, "warning: ", w.Error(), "\n", w.Excerpt())
 		}
 	}
-	if err := errors.Join(report.Err(), listErr); err != nil {
+	if err := errors.Join(rulesError(report), listErr); err != nil {
 		return &ExitError{ExitConfig, err}
 	}
 	var run, disabled, unserved, slow int
