@@ -27,7 +27,6 @@ type catcher struct {
 	t     testing.TB
 	lines []string
 	kinds map[string]int
-	last  record.Set
 }
 
 func (c *catcher) Record(set *record.Set) {

@@ -105,17 +105,13 @@ func (t *Table) cut(c *conn, dir int, data []byte) {
 // recognise tells by its first bytes what a direction speaks.
 func (t *Table) recognise(c *conn, dir int, data []byte) (int, bool) {
 	h := &c.half[dir]
-	found := noProtocol
-	switch {
-	case t.want.dns && (c.key.loPort == dnsPort || c.key.hiPort == dnsPort):
+	if t.want.dns && (c.key.loPort == dnsPort || c.key.hiPort == dnsPort) {
 		if h.mode = asDNS; !plausibleDNS(data) {
 			h.mode = passOver
 		}
 		return 0, true
-	default:
-		found = first(data, h.mode == undecided)
 	}
-	wanted := false
+	wanted, found := false, first(data, h.mode == undecided)
 	switch found {
 	case needMore:
 		if h.mode == undecided {
