@@ -216,3 +216,39 @@ func TestFragmentFloodDoesNotAllocate(t *testing.T) {
 		t.Errorf("%+v", n)
 	}
 }
+
+// Who scans in fragments amid a flood of heads from forged sources is seen, as
+// long as the halves of a datagram come within some hundred packets.
+func TestScanAmidAFlood(t *testing.T) {
+	body := segment(t, 100)
+	head := fragmented(t, false, 6, 5, body, []piece{{0, 64, true}})[0]
+	dec, set := decode.New(everything()), &record.Set{}
+	const scans, between = 200, 200
+	seen, number := 0, uint32(0)
+	flood := func() {
+		for range between {
+			number++
+			binary.BigEndian.PutUint32(head[26:], number*2654435761) // the source
+			if err := dec.Decode(ethernet, head, len(head), set); err != nil || set.HasSegment {
+				t.Fatal(err, set.Have)
+			}
+		}
+	}
+	for i := range scans {
+		for _, data := range fragmented(t, false, 6, uint32(1000+i), body, pieces(len(body), 64)) {
+			if err := dec.Decode(ethernet, data, len(data), set); err != nil {
+				t.Fatal(err)
+			}
+			flood()
+			if set.Have.Has(record.TypeTCP) {
+				t.Fatal("a head is a segment")
+			}
+		}
+		seen = int(dec.Fragments().Reassembled)
+	}
+	// Three fragments with 400 others between: those fall into 64 compartments
+	// of 16, six or seven into each.
+	if seen < scans*95/100 {
+		t.Errorf("%d of %d SYNs were seen", seen, scans)
+	}
+}

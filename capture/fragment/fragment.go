@@ -89,6 +89,8 @@ type Table struct {
 	seed  maphash.Seed
 	rooms [compartments]*compartment
 	now   int64
+	// datagrams counts those begun.
+	datagrams uint64
 	// handed are the datagrams given out since Begin; spare is a buffer of an
 	// earlier one, for the next.
 	handed []whole

@@ -16,7 +16,8 @@ type compartment struct {
 type slot struct {
 	used   bool
 	key    Key
-	begun  int64 // packet time of the first fragment
+	begun  int64  // packet time of the first fragment
+	order  uint64 // which datagram of the table's this is: many have the same time
 	buf    []byte
 	filled int // bytes received
 	total  int // the payload's length, 0 until the last fragment came
@@ -70,7 +71,8 @@ func (t *Table) begin(room *compartment, f *Fragment) *slot {
 		t.evicted.Add(1)
 		room.give(s)
 	}
-	s.used, s.key, s.begun = true, f.Key, t.now
+	t.datagrams++
+	s.used, s.key, s.begun, s.order = true, f.Key, t.now, t.datagrams
 	return s
 }
 
@@ -143,7 +145,7 @@ func (c *compartment) oldest(but *slot) *slot {
 	var oldest *slot
 	for i := range c.slots {
 		s := &c.slots[i]
-		if s.used && s != but && (oldest == nil || s.begun < oldest.begun) {
+		if s.used && s != but && (oldest == nil || s.order < oldest.order) {
 			oldest = s
 		}
 	}
