@@ -23,7 +23,7 @@ GOLANGCI     ?= $(TOOLS)/golangci-lint-$(LINT_VERSION)/golangci-lint
 ROOT       := $(shell test "$$(id -u)" = 0 && echo yes)
 SUDO       := $(if $(ROOT),,sudo)
 
-.PHONY: build demo test test-captures race lint bench-replay bench-rules bench-packetpath fuzz soak cross clean need-root
+.PHONY: build demo test test-captures race lint bench-replay bench-rules bench-packetpath bench-live fuzz soak cross clean need-root
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/netcap-guard
@@ -89,6 +89,12 @@ bench-rules: build
 # the captures below it.
 bench-decode:
 	NETCAP_GUARD_CAPTURES=$(if $(CAPTURES),$(abspath $(CAPTURES))) go test -run '^$$' -bench '^BenchmarkDecodeBeside$$' -benchtime 1x ./capture/yardstick
+
+# What live capture costs and loses, beside gopacket's socket and tcpdump, and
+# how soon a source is blocked.
+bench-live: need-root
+	@.ci/tools ip nft tcpdump
+	go test -run '^$$' -bench '^Benchmark(Live|Reaction)$$' -benchtime 1x -timeout 20m ./integration/netns
 
 # Every fuzz target of every package, FUZZTIME each.
 fuzz: need-root

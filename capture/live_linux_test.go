@@ -115,7 +115,7 @@ func receive(t testing.TB, conn net.PacketConn, n int) {
 	}
 }
 
-func openLive(t testing.TB, config capture.LiveConfig) capture.Source {
+func openLive(t testing.TB, config capture.LiveConfig) capture.LiveSource {
 	t.Helper()
 	src, err := capture.OpenLive(config)
 	if err != nil {
@@ -289,10 +289,7 @@ func TestLiveCloseEndsNext(t *testing.T) {
 
 // What came before Finish is given after it, and nothing that came later.
 func TestLiveFinish(t *testing.T) {
-	src, ok := openLive(t, capture.LiveConfig{Interface: "lo"}).(capture.Finisher)
-	if !ok {
-		t.Fatal("a live source is no Finisher")
-	}
+	src := openLive(t, capture.LiveConfig{Interface: "lo"})
 	const sent = 50
 	// What a socket has received, the capture has seen before: without waiting
 	// for that, packets may still be on their way through lo.
@@ -330,10 +327,7 @@ func TestLiveFinish(t *testing.T) {
 
 func TestLiveFinishEndsNext(t *testing.T) {
 	left, _ := pair(t)
-	src, ok := openLive(t, capture.LiveConfig{Interface: left}).(capture.Finisher)
-	if !ok {
-		t.Fatal("a live source is no Finisher")
-	}
+	src := openLive(t, capture.LiveConfig{Interface: left})
 	done := make(chan error)
 	go func() {
 		for {

@@ -99,7 +99,8 @@ func TestFilterChangesNoAlert(t *testing.T) {
 	}
 }
 
-// TestFilterChangesNoAlertOfCaptures: the same over real captures.
+// TestFilterChangesNoAlertOfCaptures: the same over real captures, those of
+// NETCAP_GUARD_CAPTURES.
 func TestFilterChangesNoAlertOfCaptures(t *testing.T) {
 	dir := os.Getenv(capturesVariable)
 	if dir == "" {
