@@ -91,10 +91,16 @@ func newIndex(base time.Time) *index {
 
 func (x *index) get(k backend.Key) *entry { return x.blocks[k] }
 
+// put enters a block in place of the one of its key.
 func (x *index) put(e *entry) {
 	if old := x.blocks[e.Key]; old != nil {
 		x.unlist(old)
 	}
+	x.add(e)
+}
+
+// add enters a block whose key is not there.
+func (x *index) add(e *entry) {
 	x.blocks[e.Key] = e
 	x.count(e.Key, 1)
 	e.pos = -1

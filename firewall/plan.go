@@ -161,7 +161,7 @@ func (m *Manager) makeBatch(ctx context.Context, batch []*call, now time.Time) [
 		if err := m.plan(c, ahead, now); err != nil {
 			m.fail(c, err)
 		}
-		if c.adds {
+		if c.fresh != nil && c.old == nil {
 			ahead++
 		}
 		if len(batch) > 1 && c.fresh != nil {
@@ -190,6 +190,7 @@ func (m *Manager) plan(c *call, ahead int, now time.Time) error {
 		return nil
 	}
 	old := m.idx.get(fresh.Key)
+	c.old = old
 	anew := old == nil || old.Expired(now) || fresh.Action.Stronger(old.Action)
 	if d := m.duration(req, fresh.Key, anew, now); d > 0 {
 		fresh.ExpiresAt = now.Add(d)
@@ -199,7 +200,6 @@ func (m *Manager) plan(c *call, ahead int, now time.Time) error {
 		if err := m.admit(req, ahead, now); err != nil {
 			return err
 		}
-		c.adds = old == nil
 	case anew:
 		fresh.ExpiresAt = laterEnd(old.Block, fresh.Block)
 	case old.Action.Stronger(fresh.Action) || laterEnd(old.Block, fresh.Block).Equal(old.ExpiresAt):
@@ -214,9 +214,6 @@ func (m *Manager) plan(c *call, ahead int, now time.Time) error {
 		fresh.forced = fresh.forced || old.forced
 		c.outcome = Extended
 		return nil
-	}
-	if old != nil && old.Action != fresh.Action {
-		c.replaced = old
 	}
 	c.outcome = Created
 	return nil
@@ -289,8 +286,8 @@ func (m *Manager) changeOf(calls []*call) backend.Change {
 	change := backend.Change{Add: slices.Grow(m.adding[:0], len(calls))}
 	for _, c := range calls {
 		change.Add = append(change.Add, c.fresh.Block)
-		if c.replaced != nil {
-			change.Remove = append(change.Remove, c.replaced.Block)
+		if c.old != nil && c.old.Action != c.fresh.Action {
+			change.Remove = append(change.Remove, c.old.Block)
 		}
 		if c.req.Force && c.fresh.forced { // the only one: see together
 			m.mu.RLock()
@@ -344,8 +341,12 @@ const slowRules = 1000
 // enter puts a new or extended block into the index, and returns the ended one
 // whose place it took. Needs m.mu.
 func (m *Manager) enter(c *call) (ended *entry) {
-	old := m.idx.get(c.fresh.Key)
-	m.idx.put(c.fresh)
+	old := c.old // the index has not changed since the plan
+	if old != nil {
+		m.idx.put(c.fresh)
+	} else {
+		m.idx.add(c.fresh)
+	}
 	if c.block != nil {
 		*c.block = c.fresh.info()
 	}

@@ -38,10 +38,9 @@ type call struct {
 	err     error
 	block   *BlockInfo // for the block in force; nil where nobody asks
 
-	asked    netip.Prefix // canonical; fresh may be for a wider one
-	fresh    *entry       // what the kernel is to enforce; nil where the request is settled
-	replaced *entry       // of another action, to be taken out in the same step
-	adds     bool         // there will be one block more
+	asked netip.Prefix // canonical; fresh may be for a wider one
+	fresh *entry       // what the kernel is to enforce; nil where the request is settled
+	old   *entry       // what the index has under the key of fresh
 
 	// The queue's: turn says whether to lead (true) or that err and outcome
 	// are there (false); leads and taken are guarded by queue.mu.
@@ -58,6 +57,8 @@ type queue struct {
 	mu      sync.Mutex // guards what follows, never held for longer than a few steps
 	waiting []*call
 	led     bool
+	// batches were made, in which so many requests joined another one's.
+	batches, joined uint64
 }
 
 // join enters a call and reports whether it leads.
@@ -78,6 +79,8 @@ func (q *queue) take(n int) []*call {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n = min(n, len(q.waiting))
+	q.batches++
+	q.joined += uint64(max(n-1, 0))
 	batch := q.waiting[:n:n]
 	q.waiting = q.waiting[n:]
 	for _, c := range batch {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/netcap-guard/netcap-guard/backend"
 )
@@ -62,20 +63,11 @@ func (m *Manager) lift(ctx context.Context, p netip.Prefix) ([]Event, error) {
 		return nil, ErrClosed
 	}
 	events := m.expireAll(ctx, m.now())
-	prefixes := []netip.Prefix{p}
-	if wide := m.widened(p, &Request{}); wide != p {
-		prefixes = append(prefixes, wide)
-	}
 	var gone []*entry
 	m.mu.RLock()
-	for _, p := range prefixes {
-		for _, k := range []backend.Key{
-			{Prefix: p}, {Prefix: p, Target: backend.Destination},
-			{Prefix: p, Log: true}, {Prefix: p, Target: backend.Destination, Log: true},
-		} {
-			if e := m.idx.get(k); e != nil {
-				gone = append(gone, e)
-			}
+	for _, k := range m.keysOf(p) {
+		if e := m.idx.get(k); e != nil && !slices.Contains(gone, e) {
+			gone = append(gone, e)
 		}
 	}
 	change := m.closing(gone)
