@@ -154,7 +154,7 @@ const (
 // first tells what begins with data. SSH begins a connection or nothing.
 func first(data []byte, beginning bool) protocol {
 	switch {
-	case data[0] == message.TLSHandshake:
+	case data[0] == message.TLSHandshake, data[0] == message.TLSAlert:
 		return firstTLS(data)
 	case beginning && prefix(data, "SSH-"):
 		if len(data) < 4 {
@@ -193,7 +193,8 @@ func prefix(data []byte, s string) bool {
 	return string(data[:n]) == s[:n]
 }
 
-// firstTLS wants a record of a handshake that holds the beginning of a hello.
+// firstTLS wants a record of a handshake that holds the beginning of a hello,
+// or the warning that some servers send before it.
 func firstTLS(data []byte) protocol {
 	if len(data) > 1 && data[1] != 3 || len(data) > 2 && data[2] > 4 {
 		return noProtocol
@@ -202,6 +203,12 @@ func firstTLS(data []byte) protocol {
 		return needMore
 	}
 	size := int(data[3])<<8 | int(data[4])
+	if data[0] == message.TLSAlert {
+		if size == 2 {
+			return tlsProtocol
+		}
+		return noProtocol
+	}
 	if size < 4 || size > message.MaxTLSRecord || data[5] != message.ClientHello && data[5] != message.ServerHello {
 		return noProtocol
 	}
