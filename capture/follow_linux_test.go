@@ -2,6 +2,7 @@ package capture_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/netcap-guard/netcap-guard/capture"
@@ -38,10 +40,11 @@ func (l *lines) count(part string) int {
 
 func (l *lines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
-// reader reads a source in a goroutine and hands on copies of what it gives.
+// reader reads a source in a goroutine and hands on copies of what it gives. It
+// goes on while nobody takes them: there is room for more than a test sends.
 func reader(t testing.TB, src capture.Source) <-chan capture.Packet {
 	t.Helper()
-	packets, done := make(chan capture.Packet), make(chan struct{})
+	packets, done := make(chan capture.Packet, 10_000), make(chan struct{})
 	var reading sync.WaitGroup
 	reading.Go(func() {
 		var p capture.Packet
@@ -213,7 +216,7 @@ func becomes(t testing.TB, log *lines, part string) {
 // merged reads several sources into one channel.
 func merged(t testing.TB, all []capture.LiveSource) <-chan capture.Packet {
 	t.Helper()
-	out := make(chan capture.Packet)
+	out := make(chan capture.Packet, 10_000)
 	done := make(chan struct{})
 	var group sync.WaitGroup
 	for _, s := range all {
@@ -328,4 +331,62 @@ func pairFrame(t testing.TB, number int, v6 bool, tags int, back bool) []byte {
 		t.Fatal(err)
 	}
 	return buf.Bytes()
+}
+
+// TestLiveFilter: a program is put in force, replaced and taken away while
+// packets come, and a ring that is made anew has it, too.
+func TestLiveFilter(t *testing.T) {
+	left, right := pair(t)
+	long, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadExtension{Num: bpf.ExtLen}, bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: 300, SkipFalse: 1},
+		bpf.RetConstant{Val: 0x40000}, bpf.RetConstant{},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log lines
+	src := openLive(t, capture.LiveConfig{Interface: right, Filter: long, Log: log.logger()})
+	packets := reader(t, src)
+	padding := strings.Repeat("x", 400)
+	filtered := func() {
+		t.Helper()
+		p := shows(t, packets, padding, func() { sendTagged(t, left, "short"); sendTagged(t, left, padding) })
+		if p.Length < 400 {
+			t.Errorf("%+v", p)
+		}
+		for {
+			select {
+			case p := <-packets:
+				if strings.Contains(string(p.Data), "short") {
+					t.Fatal("a packet came that the filter hides")
+				}
+				continue
+			case <-time.After(20 * time.Millisecond):
+			}
+			break
+		}
+	}
+	filtered()
+	if err := src.SetFilter(nil); err != nil {
+		t.Fatal(err)
+	}
+	shows(t, packets, "short", func() { sendTagged(t, left, "short") })
+	if err := src.SetFilter(long); err != nil {
+		t.Fatal(err)
+	}
+	ip(t, "link", "del", left)
+	becomes(t, &log, "is gone")
+	left, _ = pair(t)
+	becomes(t, &log, "is back")
+	for drained := false; !drained; {
+		select {
+		case <-packets: // of before the filter
+		case <-time.After(50 * time.Millisecond):
+			drained = true
+		}
+	}
+	filtered()
+	if err := errors.Join(src.Close(), src.SetFilter(nil)); err != nil {
+		t.Error(err)
+	}
 }
