@@ -28,6 +28,7 @@ type reference struct {
 	// comment is how many bytes the kernel keeps of a block's comment.
 	comment int
 	stats   refStats
+	lastEnd time.Time
 	ended   map[string]uint64 // events: why blocks ended
 
 	// escalated are the blocks that count for the next one, of the addresses
@@ -158,6 +159,9 @@ func (r *reference) advance(d time.Duration) {
 			delete(r.blocks, k)
 			r.stats.expired++
 			r.ended["expired"]++
+			if b.ExpiresAt.After(r.lastEnd) {
+				r.lastEnd = b.ExpiresAt
+			}
 		}
 	}
 }

@@ -73,7 +73,7 @@ func (w *iptablesWorld) damage(_ *testing.T, rng *rand.Rand, ref *reference) dam
 		"-D INPUT -j NETCAP\n-D FORWARD -j NETCAP\n-D OUTPUT -j NETCAP\n-F NETCAP\n-X NETCAP", "-F NETCAP",
 	}
 	if v6 {
-		how = append(how, "-D NETCAP 1", "-A NETCAP -p ipv6-icmp -j ACCEPT\n-D NETCAP 3") // neighbour discovery
+		how = append(how, w.structural(rng, tool), "-A NETCAP -p ipv6-icmp -j ACCEPT\n"+w.structural(rng, tool)) // neighbour discovery
 	}
 	text := how[rng.IntN(len(how))]
 	d := damage{name: tool + " " + text, do: func() { w.restore(tool, text) }, resyncs: 1}
@@ -84,6 +84,17 @@ func (w *iptablesWorld) damage(_ *testing.T, rng *rand.Rand, ref *reference) dam
 		d.lifted, d.resyncs = removed(families(ref), families(ref)[0], true, compareKey)
 	}
 	return d
+}
+
+// structural deletes a rule of our chain that is no block's.
+func (w *iptablesWorld) structural(rng *rand.Rand, tool string) string {
+	var at []int
+	for i, r := range w.rules(w.t, tool) {
+		if !r.ours {
+			at = append(at, i+1)
+		}
+	}
+	return fmt.Sprintf("-D NETCAP %d", at[rng.IntN(len(at))])
 }
 
 // restore makes commands one transaction.

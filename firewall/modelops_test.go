@@ -368,6 +368,9 @@ func (r *reference) foreign(d damage) {
 
 // opCrash is a death and the start after it.
 func (r *modelRun) opCrash() {
+	if r.ref.now.Sub(r.ref.lastEnd) < rounding {
+		r.m.sweep(context.Background()) // or the kernel has it for a few milliseconds more, and the next start
+	}
 	if r.chance(30) {
 		r.say("stop, blocks kept")
 		r.expect(r.m.Detach(), nil)
