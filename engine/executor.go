@@ -183,10 +183,11 @@ func (e *Engine) count(err error) {
 func (e *Engine) runLog(j *job, a *Action) {
 	ev := LogEvent{Match: j.match(), Prefix: a.Prefix}
 	if b := e.kernelLog(j, a); b != nil {
-		if _, ev.Err = e.ask(b, j, e.request(j, a)); ev.Err != nil {
+		var res firewall.Result
+		if res, ev.Err = e.ask(b, j, e.request(j, a)); ev.Err != nil {
 			ev.Err = fmt.Errorf("kernel log rule: %w", ev.Err)
 		}
-		ev.Kernel = ev.Err == nil
+		ev.Kernel = ev.Err == nil && res.Outcome != firewall.Whitelisted
 	}
 	e.count(ev.Err)
 	if e.cfg.OnLog != nil {

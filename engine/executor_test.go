@@ -76,7 +76,7 @@ func TestEscalationIsAskedFor(t *testing.T) {
 // TestKernelLog: one log event, and a kernel log rule beside it.
 func TestKernelLog(t *testing.T) {
 	const action = "type: iptables_log, config: {prefix: 'X: ', kernel: true, duration: 5m, ipv6_prefix: 64}"
-	for _, outcome := range []firewall.Outcome{firewall.Created, firewall.Extended, firewall.Duplicate} {
+	for _, outcome := range []firewall.Outcome{firewall.Created, firewall.Extended, firewall.Duplicate, firewall.Whitelisted} {
 		var o told
 		b := &refusing{answer: firewall.Result{Outcome: outcome}}
 		e := o.run(t, action, "2001:db8::9", Config{}, b)
@@ -87,7 +87,7 @@ func TestKernelLog(t *testing.T) {
 		if diff := cmp.Diff([]firewall.Request{want}, b.seen, comparePrefixes()); diff != "" {
 			t.Error(diff)
 		}
-		if len(o.actions) != 0 || len(o.logs) != 1 || !o.logs[0].Kernel || o.logs[0].Err != nil || o.logs[0].Prefix != "X: " {
+		if len(o.actions) != 0 || len(o.logs) != 1 || o.logs[0].Kernel != (outcome != firewall.Whitelisted) || o.logs[0].Err != nil || o.logs[0].Prefix != "X: " {
 			t.Errorf("%v: actions %+v, logs %+v", outcome, o.actions, o.logs)
 		}
 		if s := e.GetActionStats(); s["actions_success"] != 1 || s["ips_blocked"] != 0 {

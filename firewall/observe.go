@@ -30,6 +30,14 @@ func (m *Manager) Dropped(ctx context.Context) ([]backend.Drops, error) {
 	return drops, err
 }
 
+// Coalesced is how many changes of the kernel Block led to, and how many of
+// its requests were made in the change of another one. BlockAll is not counted.
+func (m *Manager) Coalesced() (changes, joined uint64) {
+	m.queue.mu.Lock()
+	defer m.queue.mu.Unlock()
+	return m.queue.batches, m.queue.joined
+}
+
 // LogRules returns the kernel log rules that a packet from src to dst meets,
 // those of the source first, of each side the longest prefix first. It never
 // waits for the kernel.

@@ -69,6 +69,9 @@ func TestWhatIsSeenOfAPacket(t *testing.T) {
 	if got := m.Escalated(netip.MustParsePrefix("192.0.2.2/32")); got != nil {
 		t.Errorf("history of a stranger %+v", got)
 	}
+	if changes, joined := m.Coalesced(); changes != 5 || joined != 0 {
+		t.Errorf("%d changes, %d joined, want 5 one after the other", changes, joined)
+	}
 	if drops, err := m.Dropped(t.Context()); drops != nil || err != nil {
 		t.Errorf("a dry run dropped %v, %v", drops, err)
 	}

@@ -25,6 +25,14 @@ type statsBody struct {
 	KernelLog   kernelLogStats         `json:"kernel_log"`
 	Escalation  escalationStats        `json:"escalation"`
 	Connections connectionStats        `json:"connections"`
+	Coalescing  coalescingStats        `json:"coalescing"`
+}
+
+// coalescingStats say how blocks that are asked for one by one share changes
+// of the kernel.
+type coalescingStats struct {
+	Changes uint64 `json:"changes"`
+	Joined  uint64 `json:"joined"` // requests that another one's change made
 }
 
 type familyDrops struct {
@@ -108,6 +116,7 @@ func (r *runner) stats() *statsBody {
 	}
 	b.Drops = r.drops()
 	b.KernelLog, b.Connections = r.kernel.stats(), r.killer.stats()
+	b.Coalescing.Changes, b.Coalescing.Joined = r.manager.Coalesced()
 	remembered := r.manager.Escalations()
 	b.Escalation = escalationStats{uint64(remembered.Remembered), remembered.Evicted, remembered.Failed}
 	return b
