@@ -89,6 +89,7 @@ bench-rules: build
 # the captures below it.
 bench-decode:
 	NETCAP_GUARD_CAPTURES=$(if $(CAPTURES),$(abspath $(CAPTURES))) go test -run '^$$' -bench '^BenchmarkDecodeBeside$$' -benchtime 1x ./capture/yardstick
+	go test -run '^$$' -bench . ./capture/stream
 
 # What live capture costs and loses, beside gopacket's socket and tcpdump, and
 # how soon a source is blocked.

@@ -7,8 +7,8 @@ import (
 	"github.com/netcap-guard/netcap-guard/record"
 )
 
-// This file holds the project's only use of package unsafe outside the
-// kernel doors. A native expression reads a record's fields at offsets that
+// Beside the kernel doors, package unsafe is used here and in capture/stream/
+// message (strings that alias a message), nowhere else. A native expression reads a record's fields at offsets that
 // reflect reported for the record's struct type, through a pointer into that
 // very struct; nothing is written. Every offset, kind and element size comes
 // from one reflect.Type, checked when the rule is loaded, so an access cannot

@@ -203,7 +203,7 @@ func segmentation(t *testing.T, seed uint64) {
 }
 
 func TestSegmentation(t *testing.T) {
-	for seed := range uint64(1500) {
+	for seed := range uint64(800) {
 		segmentation(t, seed)
 	}
 }
