@@ -135,7 +135,11 @@ func (s script) intExpr(sc scope, depth int) string {
 		}
 		return s.or(s.path(sc.typ, sc.base, isNumberType, 2), "1")
 	}
-	switch s.r.IntN(7) {
+	switch s.r.IntN(9) {
+	case 7:
+		return fmt.Sprintf("(%s ? int(%s) : int(%s))", s.boolExpr(sc, depth-1), s.intExpr(sc, depth-1), s.intExpr(sc, depth-1))
+	case 8:
+		return s.filtered(sc, depth)
 	case 0:
 		return fmt.Sprintf("(%s %s %s)", s.intExpr(sc, depth-1), pick(s, "+", "-", "*", "%"), s.intExpr(sc, depth-1))
 	case 1:
@@ -184,7 +188,9 @@ func (s script) textExpr(sc scope, depth int) string {
 		}
 		return s.or(s.path(sc.typ, sc.base, kindIs(reflect.String), 2), `"x"`)
 	}
-	switch s.r.IntN(4) {
+	switch s.r.IntN(5) {
+	case 4:
+		return fmt.Sprintf("(%s ? %s : %s)", s.boolExpr(sc, depth-1), s.textExpr(sc, depth-1), s.textExpr(sc, depth-1))
 	case 0:
 		return fmt.Sprintf("(%s + %s)", s.textExpr(sc, depth-1), s.textExpr(sc, depth-1))
 	case 1:
@@ -214,6 +220,9 @@ func (s script) boolExpr(sc scope, depth int) string {
 	case 6:
 		return fmt.Sprintf("(%s %s %s)", s.textExpr(sc, depth-1), order, s.textExpr(sc, depth-1))
 	case 7:
+		if s.r.IntN(4) == 0 {
+			return fmt.Sprintf("%s(%s, %s)", pick(s, "hasPrefix", "hasSuffix"), s.textExpr(sc, depth-1), s.textExpr(sc, depth-1))
+		}
 		return fmt.Sprintf("(%s %s %s)", s.textExpr(sc, depth-1), pick(s, "contains", "startsWith", "endsWith"), s.textExpr(sc, depth-1))
 	case 8:
 		return fmt.Sprintf("(%s %s [%d, %d, 22])", s.intExpr(sc, 1), pick(s, "in", "not in"), pick(s, 0, 2, 80), -s.r.IntN(3))
@@ -264,6 +273,17 @@ func (s script) predicate(sc scope, depth int) string {
 		}
 	}
 	return s.boolExpr(sc, depth-1)
+}
+
+// filtered counts the items of a list that a predicate lets through.
+func (s script) filtered(sc scope, depth int) string {
+	for range 10 {
+		f := sc.typ.Field(s.r.IntN(sc.typ.NumField()))
+		if f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Pointer {
+			return fmt.Sprintf("len(filter(%s%s, %s))", sc.base, f.Name, s.boolExpr(scope{f.Type.Elem().Elem(), "."}, depth-1))
+		}
+	}
+	return "3"
 }
 
 func (s script) helper(sc scope, depth int) string {

@@ -146,7 +146,7 @@ func TestWant(t *testing.T) {
 		{`MatchesPattern(DstIP, "^10")`, "DstIP"}, {`ContainsAny(DstIP, "a")`, "DstIP"}, {`len(DstIP) > 3`, "DstIP"},
 		{`SrcIP + "x" == "y"`, "SrcIP"}, {`lower(SrcIP) == "y"`, "SrcIP"}, {`SrcIP matches "y"`, "SrcIP"}, {`ParsePort(SrcIP) == 1`, "SrcIP"},
 		{`HourOfDay() == 3`, "Timestamp"},
-		{`len(filter(Options, .OptionType == 1)) > 0 && InSubnet(SrcIP, "::/0")`, "Options SrcIP"},
+		{`len(map(Options, .OptionType)) > 0 && InSubnet(SrcIP, "::/0")`, "Options SrcIP"},
 	} {
 		t.Run(tc.source, func(t *testing.T) {
 			m, err := compile(record.TypeTCP, tc.source)

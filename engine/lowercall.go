@@ -156,10 +156,27 @@ func (l *lowerer) builtin(n *ast.BuiltinNode) (value, error) {
 		}
 	case "len", "lower", "upper", "trim", "int", "float":
 		if len(n.Arguments) == 1 {
+			if list, ok := n.Arguments[0].(*ast.BuiltinNode); ok && n.Name == "len" && list.Name == "filter" && len(list.Arguments) == 2 {
+				return l.predicate(&ast.BuiltinNode{Name: "count", Arguments: list.Arguments})
+			}
 			return l.simpleBuiltin(n)
+		}
+	case "hasPrefix", "hasSuffix":
+		if len(n.Arguments) == 2 {
+			return l.affix(n)
 		}
 	}
 	return value{}, cannot("the function %s", n.Name)
+}
+
+// affix lowers the functions that do what startsWith and endsWith do.
+func (l *lowerer) affix(n *ast.BuiltinNode) (value, error) {
+	x, err := l.node(n.Arguments[0])
+	y, err2 := l.node(n.Arguments[1])
+	if err := errors.Join(err, err2); err != nil {
+		return value{}, err
+	}
+	return l.textOperator(map[string]string{"hasPrefix": "startsWith", "hasSuffix": "endsWith"}[n.Name], x, y)
 }
 
 func (l *lowerer) simpleBuiltin(n *ast.BuiltinNode) (value, error) {

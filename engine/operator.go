@@ -251,14 +251,28 @@ func (l *lowerer) conditional(n *ast.ConditionalNode) (value, error) {
 	if err != nil {
 		return value{}, err
 	}
-	if c.class != isBool || x.class != isBool || y.class != isBool {
-		return value{}, cannot("a condition that yields no boolean")
+	if c.class != isBool {
+		return value{}, cannot("a condition that is no boolean")
 	}
-	cond, a, b := c.b, x.b, y.b
-	return boolValue(func(e *env) bool {
+	switch cond := c.b; {
+	case x.class == isBool && y.class == isBool:
+		return boolValue(choose(cond, x.b, y.b))
+	case x.class == isInt && y.class == isInt && x.kind == y.kind:
+		return value{class: isInt, i: choose(cond, x.i, y.i), kind: x.kind}, nil
+	case x.class == isFloat && y.class == isFloat:
+		return floatValue(choose(cond, x.f, y.f))
+	case x.class == isText && y.class == isText:
+		return textValue(choose(cond, l.text(x), l.text(y)))
+	}
+	return value{}, cannot("a condition with values of two types")
+}
+
+// choose evaluates one side alone, as expr does.
+func choose[T any](cond func(*env) bool, x, y func(*env) T) func(*env) T {
+	return func(e *env) T {
 		if cond(e) {
-			return a(e)
+			return x(e)
 		}
-		return b(e)
-	})
+		return y(e)
+	}
 }

@@ -115,8 +115,8 @@ func TestCheck(t *testing.T) {
 	}
 	bad := write("bad.yml", "- name: b\n  type: TCP\n  expression: SYM\n  treshold: 5\n")
 	r := runWith(t, "", "check", good, bad)
-	if r.code != 78 || strings.Count(r.errOut, "netcap-guard: ") != 2 || !strings.Contains(r.errOut, bad+":3:") || !strings.Contains(r.errOut, bad+":4:") {
-		t.Errorf("all mistakes, each with file and line: %+v", r)
+	if r.code != 78 || strings.Count(r.errOut, "netcap-guard: ") != 2 || !strings.Contains(r.errOut, "^~~\n") || !strings.Contains(r.errOut, bad+":3:") || !strings.Contains(r.errOut, bad+":4:") {
+		t.Errorf("all mistakes, underlined, with file and line: %+v", r)
 	}
 	if r := runWith(t, "", "check"); r.code != 0 || !strings.HasPrefix(r.out, "ok: ") {
 		t.Errorf("the built-in rules: %+v", r)
