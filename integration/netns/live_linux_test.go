@@ -62,7 +62,7 @@ func TestPacketCountsOnce(t *testing.T) {
 	const connections = 20
 	for name, to := range map[string]netip.Addr{"IPv4": w.victim.v4, "IPv6": w.victim.v6} {
 		mustReach(t, "attacker "+name, w.attacker, to)
-		g := launch(t, f, router.NS, f.command(t, router.NS, guardBinary(), "-i", "any", "--rules", rules(t, "iptables_block", "duration: 10m")))
+		g := launch(t, f, router.NS, f.command(t, router.NS, guardBinary(), "-i", "any", "--workers", "2", "--rules", rules(t, "iptables_block", "duration: 10m")))
 		for range connections {
 			if err := connect(t.Context(), w.attacker, to, patience); err != nil {
 				t.Fatal(err)
@@ -80,7 +80,7 @@ func TestOwnPacketsCountOnce(t *testing.T) {
 	t.Parallel()
 	f := newFlavour(t, "nft")
 	w := newWorld(t)
-	g := launch(t, f, w.victim.NS, f.command(t, w.victim.NS, guardBinary(), "-i", "any", "--rules", rules(t, "iptables_block", "duration: 10m")))
+	g := launch(t, f, w.victim.NS, f.command(t, w.victim.NS, guardBinary(), "-i", "any", "--workers", "2", "--rules", rules(t, "iptables_block", "duration: 10m")))
 	const connections = 20
 	for range connections {
 		if err := connect(t.Context(), w.victim, w.victim.v4, patience); err != nil {
