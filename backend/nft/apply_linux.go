@@ -105,7 +105,11 @@ func (b *Backend) learn(p plan) error {
 // commit sends the plan, in pieces if it must.
 func (b *Backend) commit(ctx context.Context, p plan) error {
 	defer b.wire.release()
-	pieces, leaving := p.cut(b.batch)
+	n := b.batch
+	if len(p.drop)+len(p.put) > n {
+		n = min(n, maxPiece)
+	}
+	pieces, leaving := p.cut(n)
 	var done []step
 	for i, piece := range pieces {
 		err := ctx.Err()

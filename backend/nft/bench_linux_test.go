@@ -46,16 +46,6 @@ func BenchmarkAddOne(b *testing.B) {
 	}
 }
 
-func BenchmarkAddMany(b *testing.B) {
-	const n = 10_000
-	one := start(b, nft.Config{})
-	blocks := many(b, n)
-	for b.Loop() {
-		apply(b, one, backend.Change{Add: blocks})
-	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/block")
-}
-
 func BenchmarkList(b *testing.B) {
 	for _, n := range []int{1000, 10_000, 100_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

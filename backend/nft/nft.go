@@ -4,11 +4,14 @@
 // reason and creation as a comment, so the kernel is the database.
 //
 //	table inet NETCAP {
+//		counter count_drop4 { packets 3 bytes 180 }
 //		set drop_src4_32 { type ipv4_addr; size 1000000; flags timeout; counter
 //			elements = { 192.0.2.1 counter packets 3 bytes 180 timeout 1h expires 59m comment "NETCAP: ..." } }
 //		chain source {
 //			ip saddr @allow4 return
-//			ip saddr @drop_src4_32 counter drop }
+//			ip saddr @log_src4_32_NETCAP_3a_20 log prefix "NETCAP: " group 77 snaplen 128
+//			ip saddr @drop_src4_32 counter name "count_drop4" drop
+//			ip saddr @limit_src4_32 counter name "count_limit4" drop }
 //		chain prerouting { type filter hook prerouting priority raw - 10; jump source; jump destination }
 //		...
 //
@@ -30,13 +33,24 @@
 //     a lookup.
 //   - Where prefixes nest, the longest is looked up first; all actions here
 //     stop the packet, so the order decides only how it is answered.
+//   - A rate limit is a limit of its own in each element, with a counter behind
+//     it of what was above the rate; the rule drops what the element lets go on.
+//     Rate limits come last, so that what is stopped anyway uses up nobody's
+//     bucket; logs come first, behind the allowed addresses alone. Of logs there
+//     is a set for each text in front, at most 64.
 //   - ICMPv6 neighbour discovery (types 133 to 137 with hop limit 255, RFC
 //     4861) passes before everything: without it innocent neighbours on the
 //     link break.
 //
-// Every Change is one netlink transaction up to 20,000 elements. A larger one
-// is cut into several, and if one of them fails, those before it are undone
-// (see Backend.Apply).
+// Every Change is one netlink transaction up to 20,000 elements, unless a block
+// changes its action. A larger one is cut into several, and if one of them
+// fails, those before it are undone (see Backend.Apply).
+//
+// A packet finds a block that is extended, shortened or rewritten at every
+// moment on Linux 6.17 and later, which repeat a look-up that a transaction
+// overtook; on older kernels one that is kept from going on in the middle of a
+// look-up can miss it. Where somebody's additions force a damaged table to be
+// replaced as a whole, a packet on its way can miss it, too.
 package nft
 
 import (

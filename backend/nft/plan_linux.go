@@ -33,6 +33,7 @@ type planner struct {
 	plan
 	known structure
 	kinds map[kind]*kind
+	last  *kind
 	going map[backend.Slot]struct{} // what Add names, where somebody asks
 }
 
@@ -81,10 +82,15 @@ func (b *Backend) takes(one *backend.Block) error {
 }
 
 func (p *planner) intern(k kind) *kind {
-	if p.kinds[k] == nil {
-		p.kinds[k] = &k
+	if p.last != nil && *p.last == k {
+		return p.last
 	}
-	return p.kinds[k]
+	if p.kinds[k] == nil {
+		own := k
+		p.kinds[k] = &own
+	}
+	p.last = p.kinds[k]
+	return p.last
 }
 
 // add puts a block in; one that has ended only takes out what it replaces. A
