@@ -38,8 +38,11 @@ type Alert struct {
 	Packet uint64 // number of the packet in its source, from 1
 }
 
-// ProtoName is the transport's name in events.
-func (a *Alert) ProtoName() string { return record.ProtocolName(int32(a.Proto)) }
+// ProtoName is the transport's name in events; empty without IP.
+func (a *Alert) ProtoName() string {
+	h := record.Header{Proto: a.Proto}
+	return h.ProtoName()
+}
 
 // Match is what an action and a log event know of the record that led to
 // them.
