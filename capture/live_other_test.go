@@ -11,7 +11,7 @@ import (
 )
 
 func TestLiveIsLinuxOnly(t *testing.T) {
-	_, err := capture.OpenLive(capture.LiveConfig{Interface: "lo"})
+	_, err := capture.OpenWorkers(capture.LiveConfig{Interface: "lo"})
 	if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "only supported on Linux") {
 		t.Error(err)
 	}
