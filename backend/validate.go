@@ -49,7 +49,7 @@ func (c Change) Validate() error {
 }
 
 // repeated finds a block whose slot one before it has. The table, open
-// addressing at half load, takes 16 bytes a block and a tenth of the time of a
+// addressing at half load, takes 16 bytes a block and a third of the time of a
 // map of slots; the seed keeps who chooses the addresses from making them
 // collide.
 func repeated(blocks []Block) (int, bool) {
