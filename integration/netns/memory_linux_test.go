@@ -135,13 +135,9 @@ func TestKillConnections(t *testing.T) {
 		for name, to := range families(w) {
 			ends, bystander := establish(t, w.attacker, w.victim, to), establish(t, w.bystander, w.victim, to)
 			a := w.attacker.addr(to).String()
+			before := ended(t, f, w)
 			verb(t, f, w.victim.NS, "block", a, "--for", "10m").mustBe(t, 0)
-			eventually(t, "the connection is ended", func() bool {
-				s := decode[struct {
-					Connections map[string]uint64 `json:"connections"`
-				}](t, verb(t, f, w.victim.NS, "stats", "-o", "json").mustBe(t, 0).stdout)
-				return s.Connections["ended"] > 0 && (to.Is4() || s.Connections["ended"] > 1)
-			})
+			eventually(t, "the connection is ended", func() bool { return ended(t, f, w) > before })
 			verb(t, f, w.victim.NS, "unblock", a).mustBe(t, 0)
 			mustReach(t, "the attacker anew", w.attacker, to)
 			if ends.lives(t, time.Second) {
@@ -153,6 +149,15 @@ func TestKillConnections(t *testing.T) {
 		}
 		g.end(t)
 	})
+}
+
+// ended is how many connections the guard has ended.
+func ended(t *testing.T, f flavour, w world) uint64 {
+	t.Helper()
+	type stats struct {
+		Connections map[string]uint64 `json:"connections"`
+	}
+	return decode[stats](t, verb(t, f, w.victim.NS, "stats", "-o", "json").mustBe(t, 0).stdout).Connections["ended"]
 }
 
 // track has the victim's kernel follow connections, and drop what belongs to
