@@ -23,7 +23,7 @@ GOLANGCI     ?= $(TOOLS)/golangci-lint-$(LINT_VERSION)/golangci-lint
 ROOT       := $(shell test "$$(id -u)" = 0 && echo yes)
 SUDO       := $(if $(ROOT),,sudo)
 
-.PHONY: build demo test test-captures race lint bench-replay bench-rules bench-packetpath bench-live fuzz soak cross clean need-root
+.PHONY: build demo test test-captures test-tshark race lint bench-replay bench-rules bench-packetpath bench-live fuzz soak cross clean need-root
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/netcap-guard
@@ -49,6 +49,13 @@ test-captures: need-root
 	@test -f "$(CAPTURES)/manifest.tsv" || { echo "no manifest.tsv in $(CAPTURES)" >&2; exit 1; }
 	NETCAP_GUARD_REQUIRE=1 NETCAP_GUARD_CAPTURES=$(abspath $(CAPTURES)) go test -count=1 -v -run Captures \
 	  $$(grep -rl --include='*_test.go' NETCAP_GUARD_CAPTURES . | xargs -n1 dirname | grep -v archtest | sort -u)
+
+# Fields of HTTP, TLS, SSH and DNS beside those that tshark reads in the same
+# captures: minutes, because tshark takes its time.
+test-tshark: need-root
+	@test -f "$(CAPTURES)/manifest.tsv" || { echo "usage: make test-tshark CAPTURES=DIR" >&2; exit 1; }
+	@.ci/tools tshark
+	NETCAP_GUARD_CAPTURES=$(abspath $(CAPTURES)) go test -count=1 -v -run '^TestAgainstTshark$$' -timeout 30m ./capture/stream
 
 race: need-root
 	NETCAP_GUARD_REQUIRE=1 CGO_ENABLED=1 go test -race $(RACE)

@@ -189,17 +189,17 @@ func missing(a, b map[string]int) string {
 	return strings.Join(list, ", ")
 }
 
-// TestCapturesAgainstTshark compares fields of HTTP, TLS, SSH and DNS with
+// TestAgainstTshark compares fields of HTTP, TLS, SSH and DNS with
 // those that tshark shows, as counts of their values in each capture.
 // NETCAP_GUARD_CAPTURES_ONLY narrows it to names that contain it. It ends, and
 // says so, a minute before the test's own deadline: tshark takes its time.
-func TestCapturesAgainstTshark(t *testing.T) {
+func TestAgainstTshark(t *testing.T) {
 	dir := os.Getenv("NETCAP_GUARD_CAPTURES")
 	if dir == "" {
 		t.Skip("NETCAP_GUARD_CAPTURES is not set: no captures to read")
 	}
 	if _, err := exec.LookPath("tshark"); err != nil {
-		t.Skip("tshark is not installed: nothing to compare with (this test alone uses it)")
+		t.Skip("tshark is not installed: nothing to compare with (make test-tshark installs it)")
 	}
 	type sum struct{ theirs, ours, same int }
 	sums := map[string]*sum{}
