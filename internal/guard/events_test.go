@@ -71,6 +71,8 @@ func emitAll(t *testing.T, e *events) {
 		Actions:   map[string]uint64{"actions_executed": 1, "actions_success": 1, "actions_failed": 0, "ips_blocked": 1},
 		Drops:     map[string]familyDrops{"DROP": {IPv4: 7, IPv6: 8}, "REJECT": {}},
 		KernelLog: kernelLogStats{Packets: 9, Suppressed: 1, Lost: 2, Unavailable: 3}, Connections: connectionStats{Ended: 4},
+		Capture: captureStats{Received: 3, Dropped: 2, RingFull: 1},
+		Streams: streamStats{Open: 1, Bytes: 2, Confirmed: 3, Records: 4, Evicted: 5, Shed: 6, Gaps: 7, Dropped: 8, Invalid: 9, Malformed: 10},
 	}
 	if err := e.emit(&event{Timestamp: stamp(at), EventType: "stats", Stats: stats}); err != nil {
 		t.Fatal(err)

@@ -101,8 +101,8 @@ func (a *actionBody) human() string {
 // human is the summary at the end of a run.
 func (s *statsBody) human() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d packets, %d bytes, %d decode errors; received %d, dropped %d\n",
-		s.Packets, s.Bytes, s.DecodeErrors, s.Capture.Received, s.Capture.Dropped)
+	fmt.Fprintf(&b, "%d packets, %d bytes, %d decode errors; received %d, dropped %d, ring full %d times\n",
+		s.Packets, s.Bytes, s.DecodeErrors, s.Capture.Received, s.Capture.Dropped, s.Capture.RingFull)
 	for _, name := range slices.Sorted(maps.Keys(s.Rules)) {
 		if r := s.Rules[name]; r.Matches > 0 || r.Errors > 0 {
 			fmt.Fprintf(&b, "  %-32s %d matches, %d alerts", printable(name), r.Matches, r.Alerts)
@@ -120,6 +120,10 @@ func (s *statsBody) human() string {
 	}
 	if k := s.KernelLog; k != (kernelLogStats{}) {
 		fmt.Fprintf(&b, "kernel log: %d packets, %d without an event, %d lost, group unavailable %d times\n", k.Packets, k.Suppressed, k.Lost, k.Unavailable)
+	}
+	if t := s.Streams; t != (streamStats{}) {
+		fmt.Fprintf(&b, "streams: %d open, %d handshakes, %d records, %d evicted, %d gaps, %d segments dropped\n",
+			t.Open, t.Confirmed, t.Records, t.Evicted, t.Gaps, t.Dropped)
 	}
 	if c := s.Connections; c != (connectionStats{}) {
 		fmt.Fprintf(&b, "connections ended: %d, failed attempts %d\n", c.Ended, c.Failed)

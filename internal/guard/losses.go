@@ -25,6 +25,6 @@ func (w *lossWatch) look(now time.Time, c captureStats) {
 		return
 	}
 	w.log.Warn("packets were lost, because they came faster than they were taken: more --workers help, and, where it comes in bursts, a larger ring_size",
-		"lost", c.Dropped-w.told, "times the ring was full", c.Full, "received so far", c.Received)
+		"lost", c.Dropped-w.told, "times the ring was full", c.RingFull, "received so far", c.Received)
 	w.told, w.last = c.Dropped, now
 }

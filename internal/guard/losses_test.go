@@ -26,7 +26,7 @@ func TestLossesAreTold(t *testing.T) {
 	} {
 		out.Reset()
 		now = now.Add(step.after)
-		w.look(now, captureStats{Received: 100, Dropped: step.dropped, Full: 2})
+		w.look(now, captureStats{Received: 100, Dropped: step.dropped, RingFull: 2})
 		got := out.String()
 		if (got == "") != (step.want == "") || !strings.Contains(got, step.want) || got != "" && !strings.Contains(got, "--workers") {
 			t.Errorf("step %d: %q, want %q", i, got, step.want)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/netcap-guard/netcap-guard/capture"
+	"github.com/netcap-guard/netcap-guard/capture/stream"
 	"github.com/netcap-guard/netcap-guard/record"
 )
 
@@ -26,6 +27,34 @@ type statsBody struct {
 	Escalation  escalationStats        `json:"escalation"`
 	Connections connectionStats        `json:"connections"`
 	Coalescing  coalescingStats        `json:"coalescing"`
+	Streams     streamStats            `json:"streams"`
+}
+
+// streamStats are all workers' together.
+type streamStats struct {
+	Open      uint64 `json:"open"`      // connections that are followed
+	Bytes     uint64 `json:"bytes"`     // that are kept of them
+	Confirmed uint64 `json:"confirmed"` // handshakes that were seen in full
+	Records   uint64 `json:"records"`   // that came of them
+	Evicted   uint64 `json:"evicted"`   // connections that had to make room for others
+	Shed      uint64 `json:"shed"`      // connections whose kept bytes had to
+	Gaps      uint64 `json:"gaps"`      // places where bytes were missing for good
+	Dropped   uint64 `json:"dropped"`   // segments that there was no room for
+	Invalid   uint64 `json:"invalid"`   // segments that contradict the handshake
+	Malformed uint64 `json:"malformed"` // messages that could not be parsed
+}
+
+func (s *streamStats) add(t stream.Stats) {
+	s.Open += t.Open
+	s.Bytes += t.Bytes
+	s.Confirmed += t.Confirmed
+	s.Records += t.Records
+	s.Evicted += t.EvictedUnproven + t.EvictedIdle + t.EvictedUseful
+	s.Shed += t.Shed
+	s.Gaps += t.Gaps
+	s.Dropped += t.Dropped
+	s.Invalid += t.Invalid
+	s.Malformed += t.Malformed
 }
 
 // coalescingStats say how blocks that are asked for one by one share changes
@@ -66,7 +95,7 @@ type captureStats struct {
 	Received    uint64 `json:"received"`
 	Dropped     uint64 `json:"dropped"`
 	Unsupported uint64 `json:"unsupported"`
-	Full        uint64 `json:"-"` // how often a ring was full
+	RingFull    uint64 `json:"ring_full"` // how often a live capture's ring was full
 }
 
 type trackerStats struct {
@@ -94,6 +123,7 @@ func (r *runner) stats() *statsBody {
 		b.Packets += w.packets.load()
 		b.Bytes += w.bytes.load()
 		b.DecodeErrors += w.dec.Errors().Total()
+		b.Streams.add(w.streams.Stats())
 		for _, t := range record.Types() {
 			if n := w.records[t].load(); n > 0 {
 				b.Records[t.String()] += n
@@ -159,5 +189,5 @@ func (c *captureStats) add(s capture.Stats) {
 	c.Received += s.Received
 	c.Dropped += s.Dropped
 	c.Unsupported += s.Unsupported
-	c.Full += s.Full
+	c.RingFull += s.Full
 }
