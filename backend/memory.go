@@ -24,7 +24,7 @@ type Memory struct {
 	capacity int
 	ready    bool
 	closed   bool
-	blocks   map[Slot]Block
+	in       holdings
 	allow    []netip.Prefix
 	broken   string // how somebody damaged the structure; see Tamper
 	gone     bool   // somebody took everything away
@@ -43,7 +43,7 @@ func NewMemory(now func() time.Time) *Memory {
 	if now == nil {
 		now = time.Now
 	}
-	return &Memory{now: now, blocks: make(map[Slot]Block)}
+	return &Memory{now: now, in: newHoldings()}
 }
 
 // SetCapacity bounds the number of blocks in force; above it Apply fails with
@@ -83,26 +83,23 @@ func (m *Memory) Apply(ctx context.Context, c Change) error {
 		return m.fail("apply", err)
 	}
 	now := m.now()
-	m.expire(now)
-	next := make(map[Slot]Block, len(c.Add))
-	for _, b := range c.Add {
-		next[b.Slot()] = kept(b)
-	}
-	if err := m.room(c, next, now); err != nil {
+	m.in.expire(now)
+	if err := m.room(c, now); err != nil {
 		return m.fail("apply", err)
 	}
 	if c.Rebuild {
-		clear(m.blocks)
+		m.in.clear()
 		m.gone, m.broken = false, ""
 	}
-	for _, b := range c.Remove {
-		delete(m.blocks, b.Slot())
+	for i := range c.Remove {
+		m.in.remove(c.Remove[i].Slot())
 	}
-	for slot, b := range next {
-		delete(m.blocks, slot)
-		if !b.Expired(now) {
-			m.blocks[slot] = b
+	for i := range c.Add {
+		if c.Add[i].Expired(now) {
+			m.in.remove(c.Add[i].Slot())
+			continue
 		}
+		m.in.put(kept(c.Add[i]))
 	}
 	if c.Allow != nil {
 		m.allow = slices.Clone(*c.Allow)
@@ -111,30 +108,29 @@ func (m *Memory) Apply(ctx context.Context, c Change) error {
 }
 
 // room checks that the change fits under the capacity.
-func (m *Memory) room(c Change, next map[Slot]Block, now time.Time) error {
+func (m *Memory) room(c Change, now time.Time) error {
 	if m.capacity == 0 {
 		return nil
 	}
-	gone := make(map[Slot]struct{}, len(c.Remove))
-	for _, b := range c.Remove {
-		gone[b.Slot()] = struct{}{}
+	stay := 0
+	if !c.Rebuild {
+		leave := make(map[Slot]struct{}, len(c.Remove)+len(c.Add))
+		for _, list := range [][]Block{c.Remove, c.Add} {
+			for i := range list {
+				if slot := list[i].Slot(); m.in.blocks[slot] != nil {
+					leave[slot] = struct{}{}
+				}
+			}
+		}
+		stay = len(m.in.blocks) - len(leave)
 	}
-	for slot := range next {
-		gone[slot] = struct{}{}
-	}
-	n := 0
-	for slot := range m.blocks {
-		if _, ok := gone[slot]; !ok && !c.Rebuild {
-			n++
+	for i := range c.Add {
+		if !c.Add[i].Expired(now) {
+			stay++
 		}
 	}
-	for _, b := range next {
-		if !b.Expired(now) {
-			n++
-		}
-	}
-	if n > m.capacity {
-		return fmt.Errorf("%w: %d blocks, room for %d", ErrFull, n, m.capacity)
+	if stay > m.capacity {
+		return fmt.Errorf("%w: %d blocks, room for %d", ErrFull, stay, m.capacity)
 	}
 	return nil
 }
@@ -149,14 +145,6 @@ func kept(b Block) Block {
 	return b
 }
 
-func (m *Memory) expire(now time.Time) {
-	for slot, b := range m.blocks {
-		if b.Expired(now) {
-			delete(m.blocks, slot)
-		}
-	}
-}
-
 // List returns the blocks in force, and beside them what Tamper did to the
 // structure.
 func (m *Memory) List(ctx context.Context) ([]Block, error) {
@@ -165,10 +153,10 @@ func (m *Memory) List(ctx context.Context) ([]Block, error) {
 	if err := m.usable(ctx, "list"); err != nil {
 		return nil, err
 	}
-	m.expire(m.now())
-	out := make([]Block, 0, len(m.blocks))
-	for _, b := range m.blocks {
-		out = append(out, b)
+	m.in.expire(m.now())
+	out := make([]Block, 0, len(m.in.blocks))
+	for _, b := range m.in.blocks {
+		out = append(out, b.Block)
 	}
 	switch {
 	case m.gone:
@@ -189,7 +177,7 @@ func (m *Memory) Flush(ctx context.Context) error {
 	if m.gone {
 		return m.fail("flush", ErrGone)
 	}
-	clear(m.blocks)
+	m.in.clear()
 	return nil
 }
 
@@ -199,7 +187,7 @@ func (m *Memory) Close(context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed = true
-	clear(m.blocks)
+	m.in.clear()
 	m.allow = nil
 	return nil
 }
@@ -235,10 +223,10 @@ func (m *Memory) Stops(src, dst netip.Addr) (Block, bool) {
 		}
 		var best Block
 		found := false
-		for _, b := range m.blocks {
+		for _, b := range m.in.blocks {
 			match := b.Action.Stops() && b.Target == side.target && b.Prefix.Contains(side.addr) && !b.Expired(now)
 			if match && (!found || b.Prefix.Bits() > best.Prefix.Bits()) {
-				best, found = b, true
+				best, found = b.Block, true
 			}
 		}
 		if found {

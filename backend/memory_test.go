@@ -1,6 +1,10 @@
 package backend_test
 
 import (
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"testing"
@@ -128,5 +132,95 @@ func TestMemoryAllowed(t *testing.T) {
 	}
 	if err := m.Flush(t.Context()); err != nil || !slices.Equal(m.Allowed(), want) {
 		t.Errorf("after Flush allowed %v (%v), want %v", m.Allowed(), err, want)
+	}
+}
+
+// BenchmarkMemoryApply is one block made and lifted beside others that stay.
+func BenchmarkMemoryApply(b *testing.B) {
+	for _, n := range []int{0, 10_000, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			now := at(1_700_000_000_000)
+			m := backend.NewMemory(func() time.Time { return now })
+			if err := m.Init(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			numbered := func(i int) backend.Block {
+				addr := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+				return backend.Block{Key: backend.Key{Prefix: backend.Host(addr)}, CreatedAt: now, ExpiresAt: now.Add(time.Hour + time.Duration(i)*time.Second)}
+			}
+			var c backend.Change
+			for i := range n {
+				c.Add = append(c.Add, numbered(i+1))
+			}
+			if err := m.Apply(b.Context(), c); err != nil {
+				b.Fatal(err)
+			}
+			one := []backend.Block{numbered(0)}
+			for b.Loop() {
+				if err := m.Apply(b.Context(), backend.Change{Add: one}); err != nil {
+					b.Fatal(err)
+				}
+				if err := m.Apply(b.Context(), backend.Change{Remove: one}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// TestMemoryEnds: blocks of every order of ends, extended, replaced and lifted
+// at random, end when they should and never count against the room after it.
+func TestMemoryEnds(t *testing.T) {
+	now := at(1_700_000_000_000)
+	m := backend.NewMemory(func() time.Time { return now })
+	const room = 20
+	m.SetCapacity(room)
+	if err := m.Init(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(7, 7))
+	want := map[backend.Slot]time.Time{}
+	for step := range 5000 {
+		now = now.Add(time.Duration(rng.IntN(4)) * time.Second)
+		maps.DeleteFunc(want, func(_ backend.Slot, end time.Time) bool { return !end.IsZero() && !now.Before(end) })
+		addr := netip.AddrFrom4([4]byte{192, 0, 2, byte(rng.IntN(40))})
+		b := backend.Block{Key: backend.Key{Prefix: backend.Host(addr)}, Action: backend.Action(rng.IntN(2)), CreatedAt: now}
+		if rng.IntN(8) > 0 {
+			b.ExpiresAt = now.Add(time.Duration(rng.IntN(90)) * time.Second) // some are over at once
+		}
+		switch n := rng.IntN(20); {
+		case n == 0:
+			if err := m.Apply(t.Context(), backend.Change{Rebuild: true, Add: []backend.Block{b}}); err != nil {
+				t.Fatal(err)
+			}
+			clear(want)
+		case n < 7:
+			if err := m.Apply(t.Context(), backend.Change{Remove: []backend.Block{b, b}}); err != nil {
+				t.Fatal(err)
+			}
+			delete(want, b.Slot())
+			continue
+		default:
+			_, had := want[b.Slot()]
+			full := len(want) == room && !had && !b.Expired(now)
+			if err := m.Apply(t.Context(), backend.Change{Add: []backend.Block{b}}); errors.Is(err, backend.ErrFull) != full || !full && err != nil {
+				t.Fatalf("step %d, %d blocks: %v", step, len(want), err)
+			}
+			if full {
+				continue
+			}
+		}
+		delete(want, b.Slot())
+		if !b.Expired(now) {
+			want[b.Slot()] = b.ExpiresAt
+		}
+		got := map[backend.Slot]time.Time{}
+		list, err := m.List(t.Context())
+		for _, one := range list {
+			got[one.Slot()] = one.ExpiresAt
+		}
+		if err != nil || !maps.Equal(got, want) {
+			t.Fatalf("step %d: %v, %v, want %v", step, got, err, want)
+		}
 	}
 }

@@ -43,11 +43,11 @@ func (m *Memory) Tamper(t Tampering) {
 	if m.closed {
 		return
 	}
-	m.expire(m.now())
+	m.in.expire(m.now())
 	events := m.take(t)
 	switch {
 	case t.Gone:
-		clear(m.blocks)
+		m.in.clear()
 		m.gone = true
 		events = []Event{{Kind: Damaged, Reason: "table deleted"}}
 	case t.Damage != "":
@@ -83,15 +83,15 @@ func (m *Memory) take(t Tampering) []Event {
 		bits   int
 	}
 	gone := make(map[set][]Key)
-	for slot := range m.blocks {
+	for slot := range m.in.blocks {
 		if slices.Contains(t.Remove, slot.Key) {
-			delete(m.blocks, slot)
+			m.in.remove(slot)
 			s := set{slot.Action, slot.Target, slot.Prefix.Addr().Is6(), slot.Prefix.Bits()}
 			gone[s] = append(gone[s], slot.Key)
 		}
 	}
 	for _, b := range t.Add {
-		m.blocks[b.Slot()] = b
+		m.in.put(b)
 	}
 	var alone []Key
 	var events []Event
@@ -127,7 +127,7 @@ func (m *Memory) Lookup(ctx context.Context, keys []Key) ([]Status, error) {
 	for i, k := range keys {
 		out[i].Key = k
 		for _, a := range Actions() {
-			b, ok := m.blocks[Slot{Key: k, Action: a}]
+			b, ok := m.in.blocks[Slot{Key: k, Action: a}]
 			if !ok || b.Expired(now) {
 				continue
 			}
