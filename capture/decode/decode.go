@@ -38,6 +38,10 @@ type Decoder struct {
 	// collected: this packet has added to it.
 	frags            *fragment.Table
 	again, collected bool
+	// short: an IP header of the packet says that there is more than was on
+	// the wire. Receivers drop such a packet, so its segment is no part of a
+	// stream.
+	short bool
 	// last is the set that the plan has been applied to: fields that nobody
 	// asks for are never written, so they must be zero to begin with.
 	last *record.Set
@@ -141,7 +145,7 @@ func (d *Decoder) Decode(link uint32, data []byte, length int, set *record.Set) 
 		d.last = set
 	}
 	set.Have, set.HasSegment = 0, false
-	d.layers, d.depth = 0, 0
+	d.layers, d.depth, d.short = 0, 0, false
 	if d.collected {
 		d.collected = false
 		d.frags.Begin()

@@ -33,7 +33,9 @@ func (d *Decoder) fragment(f *fragment.Fragment, size int, set *record.Set, v6 b
 	if f.Offset == 0 && hasPorts(f.Next) {
 		ports(f.Data, set)
 	}
-	if !d.collects(f.Next, v6) {
+	// Of IPv6's fragments the first says what is inside; the others may say
+	// anything (RFC 8200, 4.5).
+	if !d.collects(f.Next, v6) && (!v6 || f.Offset == 0 || !d.plan.transports()) {
 		return nil
 	}
 	if len(f.Data) < size {

@@ -178,6 +178,51 @@ func TestFragmentsThatCannotBe(t *testing.T) {
 	}
 }
 
+// Only the first fragment of IPv6 says what is inside: who puts another number
+// into the others is seen all the same, as by the receiver.
+func TestFragmentsThatLieAboutWhatIsInside(t *testing.T) {
+	body := segment(t, 200)
+	var want record.Want
+	want.Add(record.TypeTCP)
+	for _, order := range [][2]int{{0, 1}, {1, 0}} {
+		parts := fragmented(t, true, 6, 5, body, pieces(len(body), 160))
+		parts[1][14+40] = 59 // no next header
+		dec, set := decode.New(want), &record.Set{}
+		for _, i := range order {
+			if err := dec.Decode(ethernet, parts[i], len(parts[i]), set); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !set.Have.Has(record.TypeTCP) || set.Proto != 6 || set.DstPort != 22 {
+			t.Errorf("order %v: records %b, %+v", order, set.Have, set.Header)
+		}
+	}
+}
+
+// A packet whose IP header says that it is longer than it was on the wire is
+// dropped by receivers: its segment must not take the place of the real one.
+func TestLongerThanTheWire(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		data := build(t, eth(layers.EthernetTypeIPv4), ip4(layers.IPProtocolTCP), syn(), payload(100))
+		at := 14 + 2
+		if v6 {
+			data = build(t, eth(layers.EthernetTypeIPv6), ip6(layers.IPProtocolTCP), syn(), payload(100))
+			at = 14 + 4
+		}
+		if set := decoded(t, ethernet, data[:100]); set.HasSegment { // no longer wire than that
+			t.Errorf("v6 %v: a packet cut on the wire is a segment", v6)
+		}
+		if set, err := try(ethernet, data[:100], len(data)); err != nil || !set.HasSegment {
+			t.Errorf("v6 %v: a packet cut by the snap length is none: %v", v6, err)
+		}
+		binary.BigEndian.PutUint16(data[at:], binary.BigEndian.Uint16(data[at:])+1)
+		set := decoded(t, ethernet, data)
+		if set.HasSegment || !set.TCP.SYN || set.TCP.PayloadSize != 101 {
+			t.Errorf("v6 %v: segment %v, %+v", v6, set.HasSegment, set.TCP)
+		}
+	}
+}
+
 // Where only headers are asked for, nothing is collected.
 func TestFragmentsNobodyAsksFor(t *testing.T) {
 	var want record.Want

@@ -68,6 +68,9 @@ func (d *Decoder) ipv4(data []byte, wire int, set *record.Set) error {
 	if d.depth == maxNesting {
 		return d.fail(errTunnelNesting)
 	}
+	if total > wire {
+		d.short = true
+	}
 	d.enter(set)
 	set.Src = netip.AddrFrom4([4]byte(h[12:16]))
 	set.Dst = netip.AddrFrom4([4]byte(h[16:20]))
@@ -109,6 +112,9 @@ func (d *Decoder) ipv6(data []byte, wire int, set *record.Set) error {
 	if size == 0 && data[6] != protoNoNext {
 		// A jumbogram, or captured before the card cut it into segments.
 		size = max(wire-ipv6Header, 0)
+	}
+	if ipv6Header+size > wire {
+		d.short = true
 	}
 	d.enter(set)
 	set.Src = netip.AddrFrom16([16]byte(data[8:24]))

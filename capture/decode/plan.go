@@ -97,6 +97,11 @@ func compile(w *record.Want) plan {
 	return p
 }
 
+// transports reports whether anything is asked for of what IP carries.
+func (p *plan) transports() bool {
+	return p.tcp || p.segment || p.udp || p.dns || p.icmp4 || p.icmp6 || p.solicit || p.advert
+}
+
 func (p *plan) needsAddrs() bool {
 	all := p.tcpMore | p.udpMore | p.ip4More | p.ip6More | p.icmp4More | p.icmp6More | p.dnsMore | p.arpMore |
 		p.solicitMore | p.advertMore

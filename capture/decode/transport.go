@@ -33,7 +33,7 @@ func (d *Decoder) segment(head *[tcpHeader]byte, payload []byte, size int, set *
 	if offset < tcpHeader || offset > size {
 		return d.fail(errTCPOffset)
 	}
-	if d.plan.segment {
+	if d.plan.segment && !d.short {
 		set.HasSegment = true
 		set.Segment = record.Segment{Seq: u32(head[4:]), Ack: u32(head[8:]), Window: u16(head[14:]), Flags: head[13],
 			Size: int32(size - offset), Payload: payload[min(offset, len(payload)):]}

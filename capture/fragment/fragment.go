@@ -51,7 +51,8 @@ var (
 	// about where it ends; the latter is given up.
 	ErrLength = errors.New("fragments of a length that cannot be")
 	// ErrUnit: a fragment in the middle whose length is no multiple of eight,
-	// or an empty one. The datagram waits for a better one.
+	// or an empty one. An empty one gives its datagram up, as in Linux; for any
+	// other the datagram waits for a better one.
 	ErrUnit = errors.New("a fragment of a length that cannot be")
 )
 
@@ -128,6 +129,9 @@ func (t *Table) Add(f *Fragment) (payload []byte, next uint8, err error) {
 	data, end, err := check(f)
 	if err != nil {
 		t.refused.Add(1)
+		if end == f.Offset {
+			t.giveUp(&f.Key)
+		}
 		return nil, 0, err
 	}
 	room := t.room(f.Src)
@@ -155,21 +159,32 @@ func (t *Table) Add(f *Fragment) (payload []byte, next uint8, err error) {
 	return t.hand(room, s)
 }
 
-// check returns a fragment's data as far as it counts, and where it ends.
+// giveUp forgets a datagram, if it is being put together.
+func (t *Table) giveUp(k *Key) {
+	room := t.room(k.Src)
+	if s := t.find(room, k); s != nil {
+		room.give(s)
+	}
+}
+
+// check returns a fragment's data as far as it counts, and where it ends: of an
+// empty one at its offset, of others that do not count at -1.
 func check(f *Fragment) (data []byte, end int, err error) {
 	data = f.Data
 	if f.More && len(data)%unit != 0 {
 		if f.Src.Is6() { // RFC 8200, 4.5: such a fragment is dropped
-			return nil, 0, ErrUnit
+			return nil, -1, ErrUnit
 		}
 		data = data[:len(data)&^(unit-1)] // as Linux does
 	}
 	end = f.Offset + len(data)
 	switch {
-	case len(data) == 0 || f.Offset < 0 || f.Offset%unit != 0:
-		return nil, 0, ErrUnit
+	case f.Offset < 0 || f.Offset%unit != 0:
+		return nil, -1, ErrUnit
 	case end > maxLength:
-		return nil, 0, ErrLength
+		return nil, -1, ErrLength
+	case len(data) == 0:
+		return nil, end, ErrUnit
 	}
 	return data, end, nil
 }

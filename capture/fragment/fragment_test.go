@@ -118,14 +118,31 @@ func TestRefused(t *testing.T) {
 		if s := table.Stats(); s.Refused != 1 {
 			t.Errorf("%s: %+v", tt.name, s)
 		}
-		// After an overlap the datagram is gone; after a fragment that cannot be
-		// it waits on.
+		// After an overlap or an empty fragment the datagram is gone; after
+		// another that cannot be it waits on.
 		add(t, table, piece(b, 160, 400, 1, tt.v6))
-		gone := errors.Is(tt.want, fragment.ErrOverlap)
+		gone := errors.Is(tt.want, fragment.ErrOverlap) || errors.Is(tt.want, fragment.ErrUnit) && !tt.v6
 		if tt.first == [2]int{0, 80} && !errors.Is(tt.want, fragment.ErrLength) {
 			if whole := add(t, table, piece(b, 80, 160, 1, tt.v6)); (whole == nil) != gone {
 				t.Errorf("%s: afterwards %d bytes", tt.name, len(whole))
 			}
+		}
+	}
+}
+
+// An empty fragment has the receiver forget what it has of the datagram: what
+// comes after it must not be mixed with what came before.
+func TestEmptyGivesUp(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		table, other, b := fragment.New(), body(64), body(64)
+		other[0] ^= 0xff
+		add(t, table, piece(other, 0, 32, 1, v6))
+		if _, _, err := table.Add(piece(b, 40, 40, 1, v6)); !errors.Is(err, fragment.ErrUnit) {
+			t.Fatal(err)
+		}
+		add(t, table, piece(b, 0, 32, 1, v6))
+		if got := add(t, table, piece(b, 32, 64, 1, v6)); !bytes.Equal(got, b) {
+			t.Errorf("v6 %v: what was given up is used", v6)
 		}
 	}
 }
