@@ -9,8 +9,9 @@ import (
 	"github.com/netcap-guard/netcap-guard/record"
 )
 
-// The caches have one slot a hash and replace what is in it: they cannot grow,
-// and who forces collisions (the seed is random) costs us an allocation each.
+// The caches have two slots a hash and replace the older of them: they cannot
+// grow, and who forces collisions (the seed is random) costs us an allocation
+// each. With one slot, two addresses that meet in it would cost one a packet.
 
 const (
 	addrSlots   = 4096
@@ -20,10 +21,12 @@ const (
 // addrCache spells addresses without allocating for those seen lately.
 type addrCache struct {
 	seed  uint64
-	slots [addrSlots]struct {
-		addr netip.Addr
-		text string
-	}
+	slots [addrSlots]addrText
+}
+
+type addrText struct {
+	addr netip.Addr
+	text string
 }
 
 func newAddrCache() *addrCache {
@@ -34,10 +37,16 @@ func (c *addrCache) get(a netip.Addr) string {
 	b := a.As16()
 	lo, hi := u64(b[8:])^c.seed, u64(b[:8])
 	x, y := bits.Mul64(lo^hi*0x9e3779b97f4a7c15, 0xd6e8feb86659fd93)
-	slot := &c.slots[(x^y)%addrSlots]
-	if slot.addr != a {
-		slot.addr, slot.text = a, a.String()
+	i := (x ^ y) % addrSlots
+	slot, older := &c.slots[i], &c.slots[i^1]
+	if slot.addr == a {
+		return slot.text
 	}
+	if older.addr == a {
+		return older.text
+	}
+	*older = *slot
+	slot.addr, slot.text = a, a.String()
 	return slot.text
 }
 
@@ -52,10 +61,16 @@ type stringCache struct {
 func newStringCache() *stringCache { return &stringCache{seed: maphash.MakeSeed()} }
 
 func (c *stringCache) get(b []byte) string {
-	slot := &c.slots[maphash.Bytes(c.seed, b)%stringSlots]
-	if *slot != string(b) {
-		*slot = string(b)
+	i := maphash.Bytes(c.seed, b) % stringSlots
+	slot, older := &c.slots[i], &c.slots[i^1]
+	if *slot == string(b) {
+		return *slot
 	}
+	if *older == string(b) {
+		return *older
+	}
+	*older = *slot
+	*slot = string(b)
 	return *slot
 }
 

@@ -98,13 +98,19 @@ func TestBadInput(t *testing.T) {
 }
 
 // oneLine checks the exit code and that standard error is one line that says
-// what is wanted.
+// what is wanted; below it, indented, may stand the line of a file it speaks of.
 func oneLine(t *testing.T, r result, code int, says ...string) {
 	t.Helper()
 	if r.code != code {
 		t.Errorf("exit code %d, want %d", r.code, code)
 	}
-	if strings.Count(strings.TrimSpace(r.stderr), "\n") != 0 || strings.TrimSpace(r.stderr) == "" {
+	lines := 0
+	for line := range strings.Lines(strings.TrimSpace(r.stderr)) {
+		if !strings.HasPrefix(line, "      ") {
+			lines++
+		}
+	}
+	if lines != 1 {
 		t.Errorf("standard error is not one line:\n%s", r.stderr)
 	}
 	for _, s := range says {
