@@ -14,7 +14,7 @@ SOAKSTEPS  ?= 5000
 CROSS      := linux/amd64 linux/arm64 darwin/arm64 windows/amd64
 # The packages with goroutines of their own; the rest is plain code or waits
 # for programs.
-RACE       ?= ./firewall/... ./engine/... ./capture/... ./backend ./backend/nft ./internal/... ./cmd/...
+RACE       ?= ./firewall/... ./engine/... ./capture ./backend ./backend/nft ./internal/... ./cmd/...
 
 LINT_VERSION := v2.15.0
 TOOLS        := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/netcap-guard
