@@ -37,7 +37,7 @@ need-root:
 	@test -n "$(ROOT)" || { echo "make test needs root (the tests run in network namespaces): sudo make test" >&2; exit 1; }
 
 # What the tests run for real.
-TEST_TOOLS := ip nft iptables nmap hydra sshd tcpdump nc ping setpriv
+TEST_TOOLS := ip nft iptables nmap hydra sshd sftp tcpdump nc ping setpriv curl sqlmap dig dnsmasq dns2tcpc
 
 test: need-root
 	@.ci/tools $(TEST_TOOLS)

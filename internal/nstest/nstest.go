@@ -84,6 +84,14 @@ func packageOf(program string) string {
 		return "netcat-openbsd"
 	case "sshd":
 		return "openssh-server"
+	case "sftp":
+		return "openssh-client"
+	case "dig":
+		return "bind9-dnsutils"
+	case "dnsmasq":
+		return "dnsmasq-base"
+	case "dns2tcpc", "dns2tcpd":
+		return "dns2tcp"
 	case "setpriv":
 		return "util-linux"
 	}
