@@ -92,17 +92,20 @@ func (t *Table) at(i uint32) *conn {
 }
 
 // hash is keyed: who wants collisions would have to guess the seed.
-func (t *Table) hash(k *key) uint32 {
+func (t *Table) hash(k *key) uint64 {
 	a, b := bits.Mul64(u64(k.lo[:8])^t.seed, u64(k.lo[8:])^0x9e3779b97f4a7c15)
 	c, d := bits.Mul64(u64(k.hi[:8])^a, u64(k.hi[8:])^b^0xd6e8feb86659fd93)
 	e, f := bits.Mul64(c^uint64(k.loPort)<<16^t.seed, d^uint64(k.hiPort)|1)
-	return uint32(e^f) & uint32(len(t.index)-1)
+	return e ^ f
 }
+
+// chainOf is the chain of a hash.
+func (t *Table) chainOf(hash uint64) *uint32 { return &t.index[hash&uint64(len(t.index)-1)] }
 
 func u64(b []byte) uint64 { return binary.BigEndian.Uint64(b) }
 
-func (t *Table) find(hash uint32, k *key) uint32 {
-	for i := t.index[hash]; i != 0; {
+func (t *Table) find(hash uint64, k *key) uint32 {
+	for i := *t.chainOf(hash); i != 0; {
 		c := t.at(i)
 		if c.key == *k {
 			return i
@@ -114,7 +117,7 @@ func (t *Table) find(hash uint32, k *key) uint32 {
 
 // open makes a connection, evicting the one that is worth least where there is
 // no room.
-func (t *Table) open(hash uint32, k *key) uint32 {
+func (t *Table) open(hash uint64, k *key) uint32 {
 	if t.free == 0 && int(t.made) >= t.cfg.Connections {
 		for cl := range t.lists {
 			if i := t.lists[cl].head; i != 0 {
@@ -135,8 +138,9 @@ func (t *Table) open(hash uint32, k *key) uint32 {
 		i = t.made
 	}
 	c := t.at(i)
-	*c = conn{key: *k, chain: t.index[hash]}
-	t.index[hash] = i
+	chain := t.chainOf(hash)
+	*c = conn{key: *k, chain: *chain}
+	*chain = i
 	t.push(&t.lists[unproven], i, placeAll)
 	t.stats.open.Add(1)
 	return i
@@ -151,7 +155,9 @@ func (t *Table) close(i uint32) {
 		t.remove(&t.held[c.class], i, placeKeeps)
 	}
 	t.remove(&t.lists[c.class], i, placeAll)
-	at := &t.index[t.hash(&c.key)]
+	hash := t.hash(&c.key)
+	t.ignored.note(hash, false, false)
+	at := t.chainOf(hash)
 	for *at != i {
 		at = &t.at(*at).chain
 	}
@@ -202,6 +208,15 @@ func (t *Table) settle(i uint32, c *conn) {
 	if keeps {
 		t.push(&t.held[want], i, placeKeeps)
 	}
+}
+
+// deaf reports whether no segment of the connection needs a look until one has
+// a flag that opens or ends it.
+func (t *Table) deaf(c *conn) bool {
+	if c.hello != noHello {
+		return false
+	}
+	return c.half[0].mode == passOver && c.half[1].mode == passOver || c.confirmed && !t.want.any()
 }
 
 // place says which of a connection's two links a list uses.

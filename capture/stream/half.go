@@ -11,6 +11,7 @@ type half struct {
 	mode  mode
 	step  step
 	tries uint8  // segments looked at in vain
+	spoke bool   // a protocol was recognised
 	acked uint32 // the newest byte that the receiver asked for
 	next  uint64 // the byte to come
 	high  uint64 // the end of what was seen

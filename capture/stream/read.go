@@ -39,6 +39,10 @@ const (
 const (
 	// maxTries bounds the segments that are looked at for a beginning.
 	maxTries = 32
+	// maxVain is the same for both directions together of a connection whose
+	// beginning was seen and that never spoke a known protocol. What comes
+	// before TLS in protocols that switch to it takes fewer segments.
+	maxVain = 12
 	// maxJump bounds how far the byte to come is moved at once: sequence
 	// numbers must stay comparable.
 	maxJump = 1 << 30
@@ -111,6 +115,7 @@ func (t *Table) recognise(c *conn, dir int, data []byte) (int, bool) {
 		}
 		return 0, true
 	}
+	other := &c.half[1-dir]
 	wanted, found := false, first(data, h.mode == undecided)
 	switch found {
 	case needMore:
@@ -127,10 +132,12 @@ func (t *Table) recognise(c *conn, dir int, data []byte) (int, bool) {
 	}
 	switch {
 	case wanted:
-		h.step, h.tries = atStart, 0
+		h.step, h.tries, h.spoke = atStart, 0, true
 		return 0, true
-	case found > needMore: // nobody asks for it, in either direction
-		h.mode, c.half[1-dir].mode = passOver, passOver
+	case found > needMore, // nobody asks for it, in either direction
+		c.knows && !h.spoke && !other.spoke && int(h.tries)+int(other.tries) >= maxVain:
+		h.mode, other.mode = passOver, passOver
+		t.dropState(c, 1-dir)
 	case h.tries >= maxTries:
 		h.mode = passOver
 	default:

@@ -91,6 +91,8 @@ type Table struct {
 	held  [numClasses]list // those with bytes kept
 	pool  pool
 	spare *state // chain of states not in use
+	// ignored are connections of which no segment needs a look.
+	ignored ignored
 
 	parser message.Parser
 	set    record.Set
@@ -115,8 +117,10 @@ type Table struct {
 type wanted struct {
 	types               record.Mask
 	http, ssh, tls, dns bool
-	kex                 bool // some rule reads what a KEXINIT says
-	handshakes          bool
+	// allPorts: what is asked for can be on any port.
+	allPorts   bool
+	kex        bool // some rule reads what a KEXINIT says
+	handshakes bool
 }
 
 func (w *wanted) any() bool { return w.http || w.ssh || w.tls || w.dns }
@@ -142,8 +146,13 @@ func (t *Table) SetWant(want record.Want) {
 	for _, f := range record.LateFields(record.TypeSSH) {
 		t.want.kex = t.want.kex || t.want.ssh && want.Field(record.TypeSSH, f)
 	}
+	t.want.allPorts = t.want.http || t.want.ssh || t.want.tls || t.want.handshakes
 	t.parser.SetWant(want)
 	t.set = record.Set{}
+	t.ignored = ignored{}
+	if t.want.allPorts {
+		t.ignored.slots = new([1 << ignoredBits]uint64)
+	}
 	if t.index == nil && t.Active() {
 		size := 1
 		for size < 2*t.cfg.Connections {
@@ -157,6 +166,14 @@ func (t *Table) SetWant(want record.Want) {
 // Segment does nothing.
 func (t *Table) Active() bool { return t.want.any() || t.want.handshakes }
 
+// Takes reports whether Segment would look at the set: it has a segment, and
+// what is asked for can be in it. DNS is looked for on its port alone, all else
+// on every one.
+func (t *Table) Takes(set *record.Set) bool {
+	return set.HasSegment && t.index != nil &&
+		(t.want.allPorts || t.want.dns && (set.SrcPort == dnsPort || set.DstPort == dnsPort))
+}
+
 // Segment takes the segment of set, if it has one, and gives the sink the
 // records that it completes. It sets set.Confirmed where the segment belongs
 // to a connection whose handshake was seen in full.
@@ -167,12 +184,18 @@ func (t *Table) Active() bool { return t.want.any() || t.want.handshakes }
 // Nothing is allocated for segments that come in order and whose messages do
 // not end between two of them; else from memory that is used again.
 func (t *Table) Segment(set *record.Set, witness bool) {
-	if !set.HasSegment || t.index == nil || !t.Active() {
+	if !t.Takes(set) {
 		return
 	}
 	seg := &set.Segment
 	k, dir := keyOf(&set.Header)
 	hash := t.hash(&k)
+	if seg.Flags&(record.FlagSYN|record.FlagFIN|record.FlagRST) == 0 {
+		if is, confirmed := t.ignored.has(hash); is {
+			set.Confirmed = confirmed
+			return
+		}
+	}
 	i := t.find(hash, &k)
 	if i == 0 {
 		if !t.opens(seg, witness) {
@@ -192,6 +215,7 @@ func (t *Table) Segment(set *record.Set, witness bool) {
 		t.data(i, c, dir, seg)
 	}
 	t.settle(i, c)
+	t.ignored.note(hash, t.deaf(c), c.confirmed)
 	if used := uint64(t.pool.used); used != t.stats.bytes.Load() {
 		t.stats.bytes.Store(used)
 	}

@@ -169,8 +169,9 @@ func (r *runner) replay(ctx context.Context) error {
 			second = s
 			r.manager.Advance(time.Unix(0, p.Time))
 		}
-		w.packet(&p, p.Number)
+		w.take(&p, p.Number)
 	}
+	w.publish()
 	r.manager.Advance(time.Unix(0, w.set.Time))
 	if ctx.Err() != nil {
 		return nil // told to end; a capture that was cut by that is no error

@@ -23,7 +23,7 @@ func (w *worker) streamConfig() stream.Config {
 // that comes in from one of this host's own addresses for somebody else is
 // forged, whatever handshake it pretends to be part of; the kernel drops it.
 func (w *worker) follow(p *capture.Packet, forwarded bool) {
-	if !w.set.HasSegment {
+	if !w.streams.Takes(&w.set) {
 		return
 	}
 	if !p.Outgoing {
@@ -40,9 +40,8 @@ func (w *worker) follow(p *capture.Packet, forwarded bool) {
 
 // Record takes a record that a stream completed: it is stream.Sink's.
 func (w *worker) Record(set *record.Set) {
-	have := set.Have
-	for t := have.Next(); t != record.NoType && !set.Late; t = have.Next() {
-		w.records[t].add(1)
+	if !set.Late {
+		w.tally.count(set.Have)
 	}
 	if set.Have.Has(record.TypeHTTP) {
 		w.shared.proxies.apply(&set.Header, &set.HTTP)

@@ -73,6 +73,36 @@ type worker struct {
 
 	packets, bytes counter
 	records        [record.NumTypes]counter
+	// tally is what was counted since publish.
+	tally tally
+}
+
+// tally counts without atomic operations, which cost as much as decoding.
+type tally struct {
+	packets, bytes uint64
+	records        [record.NumTypes]uint64
+	types          record.Mask // those of records that are not zero
+}
+
+// publish lets others read what was counted. It is called from the worker's
+// goroutine.
+func (w *worker) publish() {
+	t := &w.tally
+	w.packets.add(t.packets)
+	w.bytes.add(t.bytes)
+	for r := t.types.Next(); r != record.NoType; r = t.types.Next() {
+		w.records[r].add(t.records[r])
+		t.records[r] = 0
+	}
+	t.packets, t.bytes = 0, 0
+}
+
+// count notes the records of a set.
+func (t *tally) count(have record.Mask) {
+	t.types |= have
+	for r := have.Next(); r != record.NoType; r = have.Next() {
+		t.records[r]++
+	}
 }
 
 func newWorker(s *shared) *worker {
@@ -116,21 +146,29 @@ func everyField(want *record.Want) record.Want {
 	return out
 }
 
-// packet takes one packet through. It neither waits nor allocates. The number
-// is 0 for live packets, which have none that means anything to a reader.
+// packet takes one packet through and counts it for all to see.
 func (w *worker) packet(p *capture.Packet, number uint64) {
+	w.take(p, number)
+	w.publish()
+}
+
+// take takes one packet through. It neither waits nor allocates. The number
+// is 0 for live packets, which have none that means anything to a reader. What
+// it counts others see after publish.
+func (w *worker) take(p *capture.Packet, number uint64) {
 	if want := w.shared.want.Load(); want != w.want {
 		w.want = want
 		w.dec.SetWant(*want)
 		w.streams.SetWant(*want)
 	}
-	w.packets.add(1)
-	w.bytes.add(uint64(p.Length))
+	w.tally.packets++
+	w.tally.bytes += uint64(p.Length)
 	stacked := w.shared.links.Load()
-	if stacked.Repeats(p.Iface, p.Outgoing, tagOf(p)) {
+	if stacked.Shows(p.Iface) && stacked.Repeats(p.Iface, p.Outgoing, tagOf(p)) {
 		return
 	}
-	w.set.Header = record.Header{Time: p.Time, Packet: number, Outgoing: p.Outgoing}
+	// The decoder writes the rest of the header.
+	w.set.Time, w.set.Packet, w.set.Outgoing, w.set.Confirmed = p.Time, number, p.Outgoing, false
 	_ = w.dec.Decode(uint32(p.Link), p.Data, p.Length, &w.set) // counted by the decoder
 	if p.Outgoing {
 		if _, ours := (*w.shared.own.Load())[w.set.Src]; !ours {
@@ -138,14 +176,16 @@ func (w *worker) packet(p *capture.Packet, number uint64) {
 			return
 		}
 	}
-	if outer := w.dec.Outer(&w.set); stacked.Underlay(outer.Src, outer.Dst, outer.Proto, outer.Port, p.Outgoing) {
-		return
+	if stacked.Tunnels() {
+		if outer := w.dec.Outer(&w.set); stacked.Underlay(outer.Src, outer.Dst, outer.Proto, outer.Port, p.Outgoing) {
+			return
+		}
 	}
 	w.follow(p, false)
-	have := w.set.Have
-	for t := have.Next(); t != record.NoType; t = have.Next() {
-		w.records[t].add(1)
+	if w.set.Have == 0 {
+		return
 	}
+	w.tally.count(w.set.Have)
 	w.current = p
 	w.eval.Evaluate(&w.set)
 	w.current = nil

@@ -163,6 +163,12 @@ func (t *Table) tunnel(of *Tunnel) {
 	}
 }
 
+// Shows reports whether copies on the interface can be repetitions at all.
+func (t *Table) Shows(iface int) bool { return len(t.devices) > 0 && t.devices[iface] != nil }
+
+// Tunnels reports whether packets of tunnels can be repetitions at all.
+func (t *Table) Tunnels() bool { return len(t.tunnels) > 0 }
+
 // Repeats reports whether a copy on the interface is a repetition of one that
 // another captured interface shows. The tag is the frame's outermost, the zero
 // Tag where it has none.

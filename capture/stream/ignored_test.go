@@ -1,0 +1,188 @@
+package stream
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/netcap-guard/netcap-guard/record"
+)
+
+// lines is a Sink that writes down what it gets.
+type lines []string
+
+func (l *lines) Record(set *record.Set) {
+	*l = append(*l, fmt.Sprintf("%d %v %v:%d %s %d confirmed=%t", set.Time, set.Have, set.Src, set.SrcPort, set.HTTP.URL, set.HTTP.StatusCode, set.Confirmed))
+}
+
+// talk is one connection that goes on at random, over and over with the same
+// ports.
+type talk struct {
+	port     uint16
+	seq      [2]uint32
+	step     int
+	protocol int
+}
+
+func (c *talk) next(r *rand.Rand) (*record.Set, bool) {
+	ends := [2]netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), c.port), netip.MustParseAddrPort("198.51.100.2:80")}
+	dir, flags, data := r.IntN(2), uint8(record.FlagACK), ""
+	switch c.step++; {
+	case c.step == 1:
+		c.protocol, c.seq = r.IntN(5), [2]uint32{r.Uint32(), r.Uint32()}
+		dir, flags = 0, record.FlagSYN
+	case c.step == 2:
+		dir, flags = 1, record.FlagSYN|record.FlagACK
+	case c.step == 3:
+		dir = 0
+	case c.step < 60:
+		data = c.say(r, dir)
+	case c.step == 60 || c.step == 61:
+		dir, flags = c.step&1, record.FlagACK|record.FlagFIN
+	default:
+		c.step = 0
+		return c.next(r)
+	}
+	set := &record.Set{HasSegment: true}
+	set.Header = record.Header{Src: ends[dir].Addr(), Dst: ends[1-dir].Addr(), SrcPort: ends[dir].Port(), DstPort: ends[1-dir].Port(), Proto: 6}
+	set.Segment = record.Segment{Seq: c.seq[dir], Flags: flags, Payload: []byte(data), Size: int32(len(data))}
+	if flags&record.FlagACK != 0 {
+		set.Segment.Ack = c.seq[1-dir]
+	}
+	c.seq[dir] += uint32(len(data))
+	if flags&(record.FlagSYN|record.FlagFIN) != 0 {
+		c.seq[dir]++
+	}
+	return set, r.IntN(40) > 0 // else it is lost
+}
+
+func (c *talk) say(r *rand.Rand, dir int) string {
+	switch {
+	case r.IntN(3) == 0:
+		return "" // a pure ACK
+	case c.protocol == 0 && dir == 0:
+		return fmt.Sprintf("GET /%d HTTP/1.1\r\nHost: a\r\n\r\n", r.IntN(1000))
+	case c.protocol == 0:
+		return "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"
+	case c.protocol == 1:
+		return "SSH-2.0-x\r\n"
+	case c.protocol == 2:
+		return "\x16\x03\x01\x00\x20\x01\x00\x00\x1c\x03\x03 and so on, which nobody reads"
+	}
+	return "what no known protocol begins with"[r.IntN(20):]
+}
+
+// TestIgnoredChangesNothing: records and what is known of handshakes are the
+// same whether or not connections that nobody reads are passed over early.
+func TestIgnoredChangesNothing(t *testing.T) {
+	for _, types := range [][]record.Type{{record.TypeHTTP}, {record.TypeHTTP, record.TypeSSH}, {}} {
+		var want record.Want
+		want.Handshakes = true
+		for _, typ := range types {
+			want.Add(typ, "URL", "StatusCode")
+		}
+		r := rand.New(rand.NewPCG(7, uint64(len(types))))
+		var quick, slow lines
+		with, without := New(want, &quick, Config{}), New(want, &slow, Config{})
+		without.ignored = ignored{}
+		talks, hits := make([]talk, 50), uint64(0)
+		for i := range talks {
+			talks[i].port = uint16(1024 + i)
+		}
+		for n := range 40_000 {
+			set, seen := talks[r.IntN(len(talks))].next(r)
+			set.Time = int64(n) * 1e6
+			if !seen {
+				continue
+			}
+			again := *set
+			with.Segment(set, false)
+			without.Segment(&again, false)
+			if set.Confirmed != again.Confirmed {
+				t.Fatalf("%v, segment %d (%+v): confirmed %t, without the set of ignored connections %t", types, n, set.Segment, set.Confirmed, again.Confirmed)
+			}
+			hits = with.ignored.hits
+		}
+		if !slices.Equal(quick, slow) {
+			t.Errorf("%v: %d records, without the set of ignored connections %d", types, len(quick), len(slow))
+		}
+		if hits < 5000 || len(types) > 0 && len(quick) < 1000 {
+			t.Errorf("%v: %d segments ignored, %d records", types, hits, len(quick))
+		}
+	}
+}
+
+// TestWhatIsTaken: only segments that can hold what is asked for are looked at.
+func TestWhatIsTaken(t *testing.T) {
+	of := func(types ...record.Type) (w record.Want) {
+		for _, typ := range types {
+			w.Add(typ)
+		}
+		return w
+	}
+	handshakes := record.Want{Handshakes: true}
+	for _, tt := range []struct {
+		name     string
+		want     record.Want
+		src, dst uint16
+		taken    bool
+	}{
+		{"TCP alone", of(record.TypeTCP), 40000, 53, false},
+		{"DNS, a query", of(record.TypeDNS), 40000, 53, true},
+		{"DNS, an answer", of(record.TypeDNS), 53, 40000, true},
+		{"DNS, another port", of(record.TypeDNS), 40000, 80, false},
+		{"HTTP", of(record.TypeHTTP), 40000, 8080, true},
+		{"DNS and SSH", of(record.TypeDNS, record.TypeSSH), 40000, 22, true},
+		{"handshakes", handshakes, 40000, 80, true},
+	} {
+		table := New(tt.want, &lines{}, Config{DNS: func([]byte, *record.Set) error { return nil }})
+		set := &record.Set{HasSegment: true}
+		set.SrcPort, set.DstPort = tt.src, tt.dst
+		if got := table.Takes(set); got != tt.taken {
+			t.Errorf("%s: %t, want %t", tt.name, got, tt.taken)
+		}
+		if set.HasSegment = false; table.Takes(set) {
+			t.Errorf("%s: a packet without a segment is taken", tt.name)
+		}
+	}
+}
+
+// TestVerdict: a connection seen from its beginning that speaks nothing known
+// is given up for good after few segments; one that turns to TLS after a while
+// is not.
+func TestVerdict(t *testing.T) {
+	const hello = "\x16\x03\x01\x00\x2f\x01\x00\x00\x2b\x03\x03rrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrr\x00\x00\x02\x13\x01\x01\x00\x00\x00"
+	for _, tt := range []struct {
+		name    string
+		before  int // segments of each side
+		records int
+	}{{"at once", 0, 1}, {"as with STARTTLS", 3, 1}, {"after a long talk", 7, 0}} {
+		var want record.Want
+		want.Add(record.TypeTLSClientHello)
+		var got lines
+		table, at := New(want, &got, Config{}), [2]uint32{1, 1}
+		send := func(dir int, flags uint8, data string) {
+			set := &record.Set{HasSegment: true}
+			ends := [2]netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:40000"), netip.MustParseAddrPort("198.51.100.2:25")}
+			set.Header = record.Header{Time: 1e9, Src: ends[dir].Addr(), Dst: ends[1-dir].Addr(), SrcPort: ends[dir].Port(), DstPort: ends[1-dir].Port()}
+			set.Segment = record.Segment{Seq: at[dir], Ack: at[1-dir], Flags: flags, Payload: []byte(data), Size: int32(len(data))}
+			table.Segment(set, false)
+			if at[dir] += uint32(len(data)); flags&record.FlagSYN != 0 {
+				at[dir]++
+			}
+		}
+		send(0, record.FlagSYN, "")
+		send(1, record.FlagSYN|record.FlagACK, "")
+		send(0, record.FlagACK, "")
+		for range tt.before {
+			send(1, record.FlagACK, "220 what servers say\r\n")
+			send(0, record.FlagACK, "EHLO x\r\n")
+		}
+		send(0, record.FlagACK, hello)
+		if len(got) != tt.records {
+			t.Errorf("%s: %d records, want %d", tt.name, len(got), tt.records)
+		}
+	}
+}
