@@ -63,7 +63,9 @@ type conn struct {
 	client uint8
 	knows  bool  // client is known
 	fins   uint8 // directions that ended, one bit each
+	twice  bool  // again is the number of another SYN of the client's
 	isn    [2]uint32
+	again  uint32
 
 	http pending
 	seen int64 // packet time, Unix nanoseconds

@@ -24,7 +24,10 @@ func (t *Table) follow(i uint32, c *conn, dir int, seg *record.Segment) bool {
 	case f&record.FlagACK == 0:
 		return false
 	}
-	if c.hello == sentSYNACK && dir == int(c.client) {
+	switch {
+	case c.hello == sentSYN && c.confirmed && dir != int(c.client):
+		t.ignored(c)
+	case c.hello == sentSYNACK && dir == int(c.client):
 		if third(c, dir, seg) {
 			t.confirm(c, dir)
 		} else if !c.confirmed {
@@ -49,6 +52,12 @@ func (t *Table) syn(c *conn, dir int, seg *record.Segment) {
 	if c.knows && int(c.client) == dir && c.isn[dir] == seg.Seq {
 		return // sent again
 	}
+	if c.hello != noHello && int(c.client) == dir {
+		// Servers ignore one while another waits for its ACK, or answer it when
+		// that is forgotten: which one counts, the answer says.
+		c.again, c.twice = seg.Seq, true
+		return
+	}
 	if c.confirmed && !c.closed {
 		c.hello, c.client, c.knows = sentSYN, uint8(dir), true
 		c.isn[dir] = seg.Seq
@@ -60,9 +69,32 @@ func (t *Table) syn(c *conn, dir int, seg *record.Segment) {
 	c.half[dir].begin(seg.Seq + 1)
 }
 
+// ignored is told that the server of a connection that stands has answered a
+// SYN in it with an ordinary segment: the connection goes on as it was.
+func (t *Table) ignored(c *conn) {
+	c.hello, c.twice = noHello, false
+	for d := range c.isn {
+		c.isn[d] = c.half[d].base - 1
+	}
+}
+
+// instead takes the other SYN of a client for the one that counts.
+func (t *Table) instead(c *conn, client int) {
+	again := c.again
+	if !c.confirmed {
+		t.restart(c)
+		c.half[client].begin(again + 1)
+	}
+	c.hello, c.client, c.knows, c.twice = sentSYN, uint8(client), true, false
+	c.isn[client] = again
+}
+
 // synACK is the second step, if it answers the first.
 func (t *Table) synACK(c *conn, dir int, seg *record.Segment) {
 	client := 1 - dir
+	if c.twice && int(c.client) == client && seg.Ack == c.again+1 {
+		t.instead(c, client)
+	}
 	switch {
 	case c.hello == sentSYN && int(c.client) == client:
 		if seg.Ack != c.isn[client]+1 {
@@ -110,7 +142,7 @@ func (t *Table) confirm(c *conn, dir int) {
 		c.half[dir].begin(isn[dir] + 1)
 		c.half[1-dir].begin(isn[1-dir] + 1)
 	}
-	c.hello, c.confirmed, c.closed, c.fins = noHello, true, false, 0
+	c.hello, c.confirmed, c.closed, c.twice, c.fins = noHello, true, false, false, 0
 	t.stats.confirmed.Add(1)
 }
 
@@ -119,7 +151,8 @@ func (t *Table) restart(c *conn) {
 	t.dropState(c, 0)
 	t.dropState(c, 1)
 	c.half = [2]half{}
-	c.confirmed, c.closed, c.knows, c.fins, c.hello, c.http = false, false, false, 0, noHello, pending{}
+	c.confirmed, c.closed, c.knows, c.twice = false, false, false, false
+	c.fins, c.hello, c.http = 0, noHello, pending{}
 }
 
 // reset ends a connection, if the segment names the byte that is to come: any
@@ -132,9 +165,16 @@ func (t *Table) reset(i uint32, c *conn, dir int, seg *record.Segment) {
 		}
 		return
 	}
-	if h := &c.half[dir]; h.begun && seg.Seq == h.base+uint32(h.next) {
-		c.closed = true
+	// The byte to come is the one behind those that were seen, not that behind
+	// the rest of a body, of which nothing came yet; where it is known what the
+	// receiver has, it must be that, too.
+	h := &c.half[dir]
+	ahead := seg.Seq - (h.base + uint32(h.high))
+	fits := ahead == 0
+	if h.acks {
+		fits = seg.Seq == h.acked && (h.high == 0 || ahead <= uint32(c.fins>>dir&1))
 	}
+	c.closed = c.closed || h.begun && fits
 }
 
 // acknowledge notes what the receiver of the other direction says it has.
