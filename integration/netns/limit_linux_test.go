@@ -356,11 +356,24 @@ func TestLongList(t *testing.T) {
 	mustHold(t, f, w, "10.0.0.1", "10.1.134.160") // the first and the last good one
 	verb(t, f, w.victim.NS, "cleanup").mustBe(t, 0)
 	g := startGuard(t, f, w.victim.NS, rules(t, "iptables_block", "duration: 10m"))
+	idle := resident(t, g.PID())
 	block()
 	mustHold(t, f, w, "10.0.0.1", "10.1.134.160")
+	mustBeSmall(t, g, idle)
 	if stats := g.end(t).Stats.Firewall; stats["blocks_created"] != 99_963 {
 		t.Errorf("statistics %v", stats)
 	}
+}
+
+// mustBeSmall checks what a guard with 100,000 blocks holds above an idle one,
+// once it has given back what it needed to make them.
+func mustBeSmall(t *testing.T, g *guard, idle int) {
+	t.Helper()
+	const room = 60 << 10 // kilobytes
+	after := resident(t, g.PID())
+	eventually(t, "100,000 blocks take at most 60 MB", func() bool { return resident(t, g.PID()) <= idle+room })
+	now := resident(t, g.PID())
+	t.Logf("resident: idle %d kB, after 100,000 blocks %d kB, then %d kB: %d kB above the idle guard", idle, after, now, now-idle)
 }
 
 // mustHold checks that the kernel itself knows the addresses; the program nft

@@ -56,6 +56,7 @@ type control struct {
 	log    *slog.Logger
 	server *http.Server
 	ln     net.Listener
+	memory giveBack
 	done   chan struct{}
 }
 
@@ -118,6 +119,7 @@ func (c *control) close(ctx context.Context) error {
 	}
 	err := c.server.Shutdown(ctx)
 	<-c.done
+	c.memory.end()
 	return err
 }
 
@@ -132,10 +134,24 @@ func (c *control) routes() http.Handler {
 			fail(w, http.StatusMethodNotAllowed, Exit(ExitUsage, "%s %s: use %s", r.Method, r.URL.Path, method))
 		})
 	}
-	route(http.MethodPost, "block", handle(func(ctx context.Context, in []BlockEntry) (any, error) { return c.admin.Block(ctx, in) }))
-	route(http.MethodPost, "unblock", handle(func(ctx context.Context, in []netip.Prefix) (any, error) { return c.admin.Unblock(ctx, in) }))
-	route(http.MethodPost, "flush", handle(func(ctx context.Context, _ none) (any, error) { return c.admin.Flush(ctx) }))
-	route(http.MethodGet, "list", handle(func(ctx context.Context, _ none) (any, error) { return c.admin.List(ctx) }))
+	route(http.MethodPost, "block", handle(func(ctx context.Context, in []BlockEntry) (any, error) {
+		defer c.memory.after(len(in))
+		return c.admin.Block(ctx, in)
+	}))
+	route(http.MethodPost, "unblock", handle(func(ctx context.Context, in []netip.Prefix) (any, error) {
+		defer c.memory.after(len(in))
+		return c.admin.Unblock(ctx, in)
+	}))
+	route(http.MethodPost, "flush", handle(func(ctx context.Context, _ none) (any, error) {
+		n, err := c.admin.Flush(ctx)
+		c.memory.after(n)
+		return n, err
+	}))
+	route(http.MethodGet, "list", handle(func(ctx context.Context, _ none) (any, error) {
+		out, err := c.admin.List(ctx)
+		c.memory.after(len(out))
+		return out, err
+	}))
 	route(http.MethodPost, "show", handle(func(ctx context.Context, in netip.Addr) (any, error) { return c.admin.Show(ctx, in) }))
 	route(http.MethodGet, "whitelist", handle(func(ctx context.Context, _ none) (any, error) { return c.admin.Whitelist(ctx) }))
 	route(http.MethodPost, "whitelist/edit", handle(func(ctx context.Context, in WhitelistEdit) (any, error) {
