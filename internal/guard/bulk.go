@@ -27,9 +27,10 @@ type bulk struct {
 	v       *Verb
 	in      *listReader
 	results map[string]int // by result
-	bad     []error
+	bad     []*errLine
 	unnamed int
-	lines   int // that said something
+	lines   int   // that said something
+	broken  error // what ended the list before its end
 }
 
 func (v *Verb) newBulk() *bulk {
@@ -82,20 +83,34 @@ func (b *bulk) run(do func(list []listed) ([]Answer, error), judge func(Answer) 
 			}
 		}
 		if err != nil {
-			b.bad = append(b.bad, err)
+			b.broken = err
 			more = false
 		}
 	}
 	if err := b.summary(); err != nil {
 		return err
 	}
+	return b.err()
+}
+
+// err names the bad lines in the order of the list: what is wrong with a line
+// as it stands is found before what the kernel says of one in front of it.
+func (b *bulk) err() error {
+	slices.SortStableFunc(b.bad, func(x, y *errLine) int { return x.line - y.line })
+	var errs []error
+	for _, e := range b.bad {
+		errs = append(errs, e)
+	}
 	if b.unnamed > 0 {
-		b.bad = append(b.bad, fmt.Errorf("and %d more lines", b.unnamed))
+		errs = append(errs, fmt.Errorf("and %d more lines", b.unnamed))
 	}
-	if len(b.bad) > 0 {
-		return &ExitError{ExitFailed, errors.Join(b.bad...)}
+	if b.broken != nil {
+		errs = append(errs, b.broken)
 	}
-	return nil
+	if len(errs) == 0 {
+		return nil
+	}
+	return &ExitError{ExitFailed, errors.Join(errs...)}
 }
 
 // settle notes what became of a batch, as far as there are answers.
@@ -157,13 +172,14 @@ func (v *Verb) blockList(ctx context.Context, r BlockRequest) error {
 		if err == nil && len(got) != len(entries) {
 			err = fmt.Errorf("answers to %d of %d lines", len(got), len(entries))
 		}
-		if err != nil {
-			return nil, err
-		}
+		got = got[:min(len(got), len(at))]
 		for i, a := range got {
 			answers[at[i]] = a
 		}
-		return answers, nil
+		if err != nil && len(got) < len(at) {
+			answers = answers[:at[len(got)]] // what was made before it ended is told all the same
+		}
+		return answers, err
 	}, judgeBlock)
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -51,6 +52,7 @@ func (e *errLine) Unwrap() error { return e.err }
 type listReader struct {
 	in      *bufio.Reader
 	line    int
+	begun   bool           // a line that says something was seen
 	columns map[string]int // of CSV; nil until a line of it was seen
 }
 
@@ -70,6 +72,7 @@ func (l *listReader) next() (listed, error) {
 			continue
 		}
 		e, ok, err := l.parse(text)
+		l.begun = true
 		if err != nil {
 			return listed{}, &errLine{l.line, err}
 		}
@@ -110,11 +113,11 @@ func (l *listReader) parse(text string) (listed, bool, error) {
 		e, err := parseObject(text)
 		return e, true, err
 	}
-	if strings.ContainsRune(text, ',') || l.columns != nil || isHeader(text) {
+	plain, _, _ := strings.Cut(text, "#") // what is said of an address may hold commas
+	if l.columns != nil || strings.ContainsRune(plain, ',') || !l.begun && columnOf(plain) == "prefix" {
 		return l.parseCSV(text)
 	}
-	text, _, _ = strings.Cut(text, "#")
-	p, err := firewall.ParsePrefix(text)
+	p, err := firewall.ParsePrefix(plain)
 	return listed{prefix: p}, true, err
 }
 
@@ -140,10 +143,23 @@ func columnOf(name string) string {
 	return ""
 }
 
-func isHeader(field string) bool { return columnOf(field) == "prefix" }
+// columnsOf are the columns of a header, by what they hold; false where no
+// field is the name of the column that every list needs.
+func columnsOf(fields []string) (map[string]int, bool) {
+	columns := map[string]int{}
+	for i, f := range fields {
+		what := columnOf(f)
+		if _, twice := columns[what]; what != "" && !twice {
+			columns[what] = i
+		}
+	}
+	_, named := columns["prefix"]
+	return columns, named
+}
 
-// parseCSV reads one line of CSV. The first one may be the names of the
-// columns.
+// parseCSV reads one line of CSV. The first one of the list may be the names of
+// the columns; a later one that looks like it would have the rest of the list
+// misread.
 func (l *listReader) parseCSV(text string) (listed, bool, error) {
 	r := csv.NewReader(strings.NewReader(text))
 	r.TrimLeadingSpace = true
@@ -156,15 +172,9 @@ func (l *listReader) parseCSV(text string) (listed, bool, error) {
 		return listed{}, false, fmt.Errorf("CSV: %w", err)
 	}
 	if l.columns == nil {
-		l.columns = map[string]int{}
-		for i, f := range fields {
-			if what := columnOf(f); what != "" {
-				if _, twice := l.columns[what]; !twice {
-					l.columns[what] = i
-				}
-			}
-		}
-		if _, named := l.columns["prefix"]; named {
+		columns, named := columnsOf(fields)
+		if named && !l.begun {
+			l.columns = columns
 			return listed{}, false, nil
 		}
 		l.columns = map[string]int{"prefix": 0}
@@ -177,24 +187,28 @@ func (l *listReader) parseCSV(text string) (listed, bool, error) {
 	}
 	e := listed{life: field("life"), reason: field("reason"), target: field("target"), action: field("action"),
 		rate: field("rate"), burst: field("burst")}
-	e.prefix, err = firewall.ParsePrefix(field("prefix"))
+	plain, _, _ := strings.Cut(field("prefix"), "#")
+	e.prefix, err = firewall.ParsePrefix(plain)
 	return e, true, err
 }
 
 // object is a line of JSON: what `list -o json` prints is one, and so is what
 // most other programs print of their blocks. Unknown keys are passed over.
 type object struct {
-	Prefix    string   `json:"prefix"`
-	IP        string   `json:"ip"`
-	For       any      `json:"for"`
-	Duration  any      `json:"duration"`
-	Remaining *float64 `json:"remaining"` // seconds
-	Reason    string   `json:"reason"`
-	Target    string   `json:"target"`
-	Action    string   `json:"action"`
-	Rate      string   `json:"rate"`
-	Burst     int64    `json:"burst"`
-	Limit     string   `json:"limit"` // "10/second burst 5"
+	Prefix   string `json:"prefix"`
+	IP       string `json:"ip"`
+	For      any    `json:"for"`
+	Duration any    `json:"duration"`
+	// Remaining are seconds. Null in both of these is how list prints a block
+	// without an end.
+	Remaining json.RawMessage `json:"remaining"`
+	Expires   json.RawMessage `json:"expires"`
+	Reason    string          `json:"reason"`
+	Target    string          `json:"target"`
+	Action    string          `json:"action"`
+	Rate      string          `json:"rate"`
+	Burst     int64           `json:"burst"`
+	Limit     string          `json:"limit"` // "10/second burst 5"
 }
 
 func parseObject(text string) (listed, error) {
@@ -202,7 +216,7 @@ func parseObject(text string) (listed, error) {
 	dec := json.NewDecoder(strings.NewReader(text))
 	dec.UseNumber()
 	if err := dec.Decode(&o); err != nil {
-		return listed{}, fmt.Errorf("JSON: %w", err)
+		return listed{}, jsonError(err)
 	}
 	if dec.More() {
 		return listed{}, errors.New("JSON: more than one object on the line")
@@ -240,10 +254,7 @@ func (o *object) life() (string, error) {
 	}
 	switch v := v.(type) {
 	case nil:
-		if o.Remaining != nil {
-			return time.Duration(max(*o.Remaining, 0.001) * float64(time.Second)).Round(time.Millisecond).String(), nil
-		}
-		return "", nil
+		return o.remaining()
 	case string:
 		return v, nil
 	case json.Number:
@@ -252,4 +263,46 @@ func (o *object) life() (string, error) {
 		}
 	}
 	return "", fmt.Errorf("JSON: %v is no duration (use 30m, 2h, 7d, or a whole number of minutes)", v)
+}
+
+// remaining is how long a listed block has left; empty where the object does
+// not say.
+func (o *object) remaining() (string, error) {
+	const null = "null"
+	switch text := string(o.Remaining); {
+	case text == null && string(o.Expires) == null:
+		return "0", nil // for good
+	case text == null || text == "":
+		return "", nil
+	default:
+		seconds, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return "", fmt.Errorf("JSON: remaining %s is no number of seconds", text)
+		}
+		return time.Duration(max(seconds, 0.001) * float64(time.Second)).Round(time.Millisecond).String(), nil
+	}
+}
+
+// jsonError says what is wrong with a line of JSON in the words of the line,
+// not in those of this program.
+func jsonError(err error) error {
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return fmt.Errorf("JSON: %s is a %s and must be a %s", wrong.Field, wrong.Value, kindName(wrong.Type))
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("JSON: the object does not end on its line")
+	}
+	return fmt.Errorf("JSON: %w", err)
+}
+
+// kindName is how JSON calls the values of a Go type.
+func kindName(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.String:
+		return "string"
+	case reflect.Int64:
+		return "whole number"
+	default:
+		return t.String()
+	}
 }

@@ -77,3 +77,39 @@ func TestListErrors(t *testing.T) {
 		t.Errorf("%q, %v", jsonOut.String(), err)
 	}
 }
+
+// TestListInOrder: bad lines are named in the order of the list, whoever found
+// them bad.
+func TestListInOrder(t *testing.T) {
+	v := &Verb{admin: &local{m: newInert(t).m}, quiet: true, std: Streams{In: strings.NewReader("0.0.0.0/0\n192.0.2.1\nnobody\n::/0\nno one\n")}}
+	err := v.Block(t.Context(), "-", BlockRequest{Target: "source", Action: "drop"})
+	var lines []string
+	for _, said := range strings.Split(err.Error(), "\n") {
+		line, _, _ := strings.Cut(said, ":")
+		lines = append(lines, line)
+	}
+	if got := strings.Join(lines, ", "); got != "line 1, line 3, line 4, line 5" {
+		t.Errorf("named: %s", got)
+	}
+}
+
+// endsEarly is an admin that carries only so many entries out.
+type endsEarly struct {
+	*local
+	after int
+}
+
+func (e endsEarly) Block(ctx context.Context, entries []BlockEntry) ([]Answer, error) {
+	answers, err := e.local.Block(ctx, entries[:e.after])
+	return answers, errors.Join(err, context.Canceled)
+}
+
+// TestListThatEndsEarly: what was blocked before a list was given up is told.
+func TestListThatEndsEarly(t *testing.T) {
+	var out bytes.Buffer
+	v := &Verb{admin: endsEarly{&local{m: newInert(t).m}, 2}, std: Streams{In: strings.NewReader("192.0.2.1\n192.0.2.2\n192.0.2.3\n"), Out: &out}}
+	err := v.Block(t.Context(), "-", BlockRequest{Target: "source", Action: "drop"})
+	if !errors.Is(err, context.Canceled) || out.String() != "3 lines: 2 created, 1 failed\n" {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+}

@@ -85,6 +85,21 @@ func TestListFormats(t *testing.T) {
 {"ip":"nobody"}
 {"ip":"192.0.2.9"}`, []listed{{line: 9, prefix: p("192.0.2.9/32")}},
 			[]string{"line 1: JSON", "line 2: JSON", "line 3: JSON: neither", "line 4: JSON: prefix and ip", "line 5: JSON: more than one", "line 6: JSON: -5", "line 7: JSON: ", "line 8: invalid"}},
+		{"what list prints of a block without an end", `{"prefix":"192.0.2.1/32","expires":null,"remaining":null}
+{"prefix":"192.0.2.2/32","remaining":null}
+{"prefix":"192.0.2.3/32","for":"5m","expires":null,"remaining":null}
+{"prefix":"192.0.2.4/32","expires":null,"remaining":"soon"}`, []listed{
+			{line: 1, prefix: p("192.0.2.1/32"), life: "0"}, {line: 2, prefix: p("192.0.2.2/32")}, {line: 3, prefix: p("192.0.2.3/32"), life: "5m"},
+		}, []string{`line 4: JSON: remaining "soon" is no number of seconds`}},
+		{"JSON of other types", `{"ip":5}
+{"ip":"192.0.2.1","burst":"3"}
+{"ip":`, nil, []string{"line 1: JSON: ip is a number and must be a string", "line 2: JSON: burst is a string and must be a whole number",
+			"line 3: JSON: the object does not end on its line"}},
+		{"a column's name that is no header", "192.0.2.1\nhost\nnobody,ip\n192.0.2.2\n", []listed{{line: 1, prefix: p("192.0.2.1/32")}, {line: 4, prefix: p("192.0.2.2/32")}},
+			[]string{`line 2: invalid: "host"`, `line 3: invalid: "nobody"`}},
+		{"a comma in what is said of an address", "192.0.2.1 # ours, once\n192.0.2.2,x\n192.0.2.3 # theirs, now\n", []listed{
+			{line: 1, prefix: p("192.0.2.1/32")}, {line: 2, prefix: p("192.0.2.2/32")}, {line: 3, prefix: p("192.0.2.3/32")},
+		}, nil},
 		{"all of them", "192.0.2.1\n{\"ip\":\"192.0.2.2\"}\n192.0.2.3,x\n", []listed{
 			{line: 1, prefix: p("192.0.2.1/32")}, {line: 2, prefix: p("192.0.2.2/32")}, {line: 3, prefix: p("192.0.2.3/32")},
 		}, nil},
