@@ -199,9 +199,7 @@ func (b *Backend) send(p plan, fresh bool) error {
 	if l, err := b.inspect(); err == nil && l.right {
 		b.known = l.structure
 	} else {
-		for k := range p.touches() {
-			b.known.rules[k] = 0
-		}
+		b.known.guess(p.touches())
 	}
 	return nil
 }
@@ -246,8 +244,10 @@ func (b *Backend) create(p plan) (bool, error) {
 			if err := b.addSet(c, k); err != nil {
 				return err
 			}
-			chain := &nftables.Chain{Name: sides()[k.target], Table: b.table}
-			rule := &nftables.Rule{Table: b.table, Chain: chain, Exprs: k.rule(b.config), Position: b.known.next(k)}
+		}
+		for _, l := range b.known.absent(kinds) {
+			chain := &nftables.Chain{Name: sides()[l.target], Table: b.table}
+			rule := &nftables.Rule{Table: b.table, Chain: chain, Exprs: l.rule(b.config), Position: b.known.next(l)}
 			if rule.Position == 0 {
 				c.AddRule(rule)
 			} else {
@@ -280,22 +280,6 @@ func (b *Backend) limitSets(kinds []kind) {
 			b.wire.limitSet(k, b.config)
 		}
 	}
-}
-
-// next is the handle of the rule that the kind's rule comes before; 0 means it
-// is the last.
-func (s structure) next(k kind) uint64 {
-	var best kind
-	found := false
-	for o := range s.rules {
-		if o.target == k.target && k.compare(o) < 0 && (!found || o.compare(best) < 0) {
-			best, found = o, true
-		}
-	}
-	if !found {
-		return 0 // the zero kind is one too: the set of 0.0.0.0/0
-	}
-	return s.rules[best]
 }
 
 // maxMessage is how many allowed prefixes are handed to the library at once.

@@ -73,12 +73,11 @@ func allowed(prefixes []netip.Prefix) map[string][]nftables.SetElement {
 }
 
 // sameElements reports whether an interval set that holds have allows what one
-// with want would. The nft program puts an end at the first address of all
-// in front, which ends nothing.
+// with want would.
 func sameElements(have []element, want []nftables.SetElement) bool {
 	a, b := make(map[string]struct{}), make(map[string]struct{})
 	for _, e := range have {
-		if !e.end || slices.ContainsFunc(e.key, func(c byte) bool { return c != 0 }) {
+		if !e.endsNothing() {
 			a[e.identity()] = struct{}{}
 		}
 	}
@@ -86,6 +85,12 @@ func sameElements(have []element, want []nftables.SetElement) bool {
 		b[element{key: e.Key, end: e.IntervalEnd}.identity()] = struct{}{}
 	}
 	return maps.Equal(a, b)
+}
+
+// endsNothing reports whether this is the end that the nft program puts at the
+// first address of all, in front of every range.
+func (e element) endsNothing() bool {
+	return e.end && !slices.ContainsFunc(e.key, func(c byte) bool { return c != 0 })
 }
 
 // mask is the netmask of a prefix length, as long as an address.

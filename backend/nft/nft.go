@@ -8,10 +8,11 @@
 //		set drop_src4_32 { type ipv4_addr; size 1000000; flags timeout; counter
 //			elements = { 192.0.2.1 counter packets 3 bytes 180 timeout 1h expires 59m comment "NETCAP: ..." } }
 //		chain source {
+//			ip saddr @log_src4_32_NETCAP_3a_20 ip saddr != @allow4 log prefix "NETCAP: " group 77 snaplen 128
+//			ip saddr @drop_src4_32 ip saddr != @allow4 counter name "count_drop4" drop
 //			ip saddr @allow4 return
-//			ip saddr @log_src4_32_NETCAP_3a_20 log prefix "NETCAP: " group 77 snaplen 128
-//			ip saddr @drop_src4_32 counter name "count_drop4" drop
-//			ip saddr @limit_src4_32 counter name "count_limit4" drop }
+//			ip saddr & 255.255.255.0 == @drop_src4_24 counter name "count_drop4" drop
+//			ip saddr @limit_src4_32 ip saddr != @allow4 counter name "count_limit4" drop }
 //		chain prerouting { type filter hook prerouting priority raw - 10; jump source; jump destination }
 //		...
 //
@@ -31,12 +32,19 @@
 //     each prefix length with a masked lookup has neither fault. The sets and
 //     their rules are made when first needed, because each costs every packet
 //     a lookup.
+//   - A packet that no block of a single address is about never looks into a
+//     set of allowed addresses, which knows intervals and costs more than all
+//     the rest: it is asked when a block was found. Only blocks of shorter
+//     prefixes, which commonly have allowed addresses inside and are to count
+//     exactly, stand behind a rule that lets those return; it comes with the
+//     first of them. An address that is blocked itself and allowed passes, and
+//     its block counts what passes.
 //   - Where prefixes nest, the longest is looked up first; all actions here
 //     stop the packet, so the order decides only how it is answered.
 //   - A rate limit is a limit of its own in each element, with a counter behind
 //     it of what was above the rate; the rule drops what the element lets go on.
 //     Rate limits come last, so that what is stopped anyway uses up nobody's
-//     bucket; logs come first, behind the allowed addresses alone. Of logs there
+//     bucket; logs come first, and log nothing of allowed addresses. Of logs there
 //     is a set for each text in front, at most 64.
 //   - ICMPv6 neighbour discovery (types 133 to 137 with hop limit 255, RFC
 //     4861) passes before everything: without it innocent neighbours on the

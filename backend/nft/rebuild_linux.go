@@ -204,7 +204,9 @@ func (b *Backend) allows(l live) map[string][]nftables.SetElement {
 func intervals(have []element) []nftables.SetElement {
 	var out []nftables.SetElement
 	for _, e := range have {
-		out = append(out, nftables.SetElement{Key: e.key, IntervalEnd: e.end})
+		if !e.endsNothing() {
+			out = append(out, nftables.SetElement{Key: e.key, IntervalEnd: e.end})
+		}
 	}
 	slices.SortStableFunc(out, func(a, b nftables.SetElement) int { return bytes.Compare(a.Key, b.Key) })
 	if n := len(out); n > 0 && !out[n-1].IntervalEnd {

@@ -26,9 +26,10 @@ const priority = -310
 
 // chainSpec is one chain and its rules, each a list of expressions.
 type chainSpec struct {
-	name  string
-	hook  *nftables.ChainHook // nil: a regular chain
-	rules [][]expr.Any
+	name   string
+	hook   *nftables.ChainHook // nil: a regular chain
+	rules  [][]expr.Any
+	places []place // of a side's chain, what each rule is
 }
 
 func (s chainSpec) chain(t *nftables.Table) *nftables.Chain {
@@ -65,47 +66,63 @@ func layout(c Config, kinds []kind, answers bool) []chainSpec {
 	return out
 }
 
-// sideChain lets allowed addresses return, then looks into one set after the
-// other.
+// sideChain looks into one set after the other.
 func sideChain(c Config, target backend.Target, name string, kinds []kind) chainSpec {
 	spec := chainSpec{name: name}
-	for _, f := range families() {
-		rule := append(f.load(target, int(f.length)*8), &expr.Lookup{SourceRegister: 1, SetName: f.allow})
-		spec.rules = append(spec.rules, append(rule, &expr.Verdict{Kind: expr.VerdictReturn}))
-	}
-	for _, k := range slices.SortedFunc(slices.Values(kinds), kind.compare) {
-		if k.target == target {
-			spec.rules = append(spec.rules, k.rule(c))
+	for _, l := range places(kinds) {
+		if l.target == target {
+			spec.places = append(spec.places, l)
+			spec.rules = append(spec.rules, l.rule(c))
 		}
 	}
 	return spec
 }
 
-// load loads the address that target looks at, masked to bits. The family is
-// matched first: without it the nft program could not read the rule back in a
-// table of family inet, and the offset would mean something else.
-func (f family) load(target backend.Target, bits int) []expr.Any {
-	out := []expr.Any{
+// match is true for packets of the family. It comes first in every rule:
+// without it the nft program could not read the rule back in a table of family
+// inet, and the offset of an address would mean something else.
+func (f family) match() []expr.Any {
+	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{f.nfproto}},
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: f.offset[target], Len: f.length},
 	}
+}
+
+// look is true if the set holds the address that target looks at, masked to
+// bits; not: if it does not.
+func (f family) look(target backend.Target, bits int, set string, not bool) []expr.Any {
+	out := []expr.Any{&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: f.offset[target], Len: f.length}}
 	if bits < int(f.length)*8 {
 		out = append(out, &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: f.length, Mask: f.mask(bits), Xor: make([]byte, f.length)})
 	}
-	return out
+	return append(out, &expr.Lookup{SourceRegister: 1, SetName: set, Invert: not})
 }
 
-// rule stops what the kind's set holds, or logs it. In a set of rate limits the
+// rule stops what the kind's set holds and is not allowed, or logs it; that of
+// a gate ends the chain for what is allowed. In a set of rate limits the
 // element itself says whether a packet is above its rate: within, the rule ends
 // there.
-func (k kind) rule(c Config) []expr.Any {
-	out := append(k.family().load(k.target, k.bits), &expr.Lookup{SourceRegister: 1, SetName: k.String()})
-	if k.action == backend.Log {
-		return append(out, k.log(c))
+func (l place) rule(c Config) []expr.Any {
+	f := l.family()
+	out := f.match()
+	if l.gate {
+		return append(append(out, f.look(l.target, l.bits, f.allow, false)...), &expr.Verdict{Kind: expr.VerdictReturn})
 	}
-	out = append(out, &expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: dropCounter(k.action, k.v6)})
-	if to := k.goesTo(); to != "" {
+	unless := f.look(l.target, l.addrBits(), f.allow, true)
+	here := f.look(l.target, l.bits, l.String(), false)
+	switch {
+	case l.hosts():
+		out = slices.Concat(out, here, unless)
+	case l.action == backend.Log:
+		out = slices.Concat(out, unless, here)
+	default:
+		out = append(out, here...)
+	}
+	if l.action == backend.Log {
+		return append(out, l.log(c))
+	}
+	out = append(out, &expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: dropCounter(l.action, l.v6)})
+	if to := l.goesTo(); to != "" {
 		return append(out, &expr.Verdict{Kind: expr.VerdictGoto, Chain: to})
 	}
 	return append(out, &expr.Verdict{Kind: expr.VerdictDrop})

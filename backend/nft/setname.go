@@ -3,6 +3,7 @@ package nft
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -130,9 +131,66 @@ func (k kind) rank() int {
 	return 1
 }
 
+// hosts reports whether the kind's blocks are single addresses.
+func (k kind) hosts() bool { return k.bits == k.addrBits() }
+
+// compare is the order of the kinds' rules; see place.compare.
+func (k kind) compare(o kind) int { return place{kind: k}.compare(place{kind: o}) }
+
+// place is a rule of a side's chain: the one that looks into a kind's set, or a
+// gate.
+//
+// A packet that no set holds is to cost as little as can be, and a look into a
+// set of allowed addresses, which knows intervals, costs more than one into a
+// set of blocks. Rules of single addresses therefore ask whether an address is
+// allowed when they have found it. That is too late for its element's counter,
+// which then counts a packet that passes; but nobody blocks an address that he
+// allows. Prefixes with allowed addresses inside are common, so their rules
+// stand behind a gate, a rule that lets the allowed addresses of the family
+// return. It is made with the first of them. Logs come before the gate: those
+// of prefixes ask first in their own rules.
+type place struct {
+	kind
+	gate bool
+}
+
+// gated reports whether the kind's rule needs a gate in front.
+func (k kind) gated() bool { return !k.hosts() && k.action != backend.Log }
+
+// gateOf is the gate of the kind's side and family. It stands behind the blocks
+// of single addresses.
+func (k kind) gateOf() place {
+	return place{kind{action: backend.Drop, target: k.target, v6: k.v6, bits: k.addrBits()}, true}
+}
+
+// places are the rules for these kinds, with gates where they are needed, in
+// order.
+func places(kinds []kind) []place {
+	var out []place
+	for _, k := range kinds {
+		out = append(out, place{kind: k})
+		if k.gated() {
+			out = append(out, k.gateOf())
+		}
+	}
+	slices.SortFunc(out, place.compare)
+	return slices.Compact(out)
+}
+
 // compare orders the rules of a chain: by rank, and within a family the longest
 // prefix first, so that where prefixes nest the nearest one answers.
-func (k kind) compare(o kind) int {
-	return cmp.Or(cmp.Compare(k.target, o.target), cmp.Compare(k.rank(), o.rank()), cmp.Compare(k.addrBits(), o.addrBits()),
-		cmp.Compare(o.bits, k.bits), cmp.Compare(k.action, o.action), cmp.Compare(k.prefix, o.prefix))
+func (l place) compare(o place) int {
+	return cmp.Or(cmp.Compare(l.target, o.target), cmp.Compare(l.rank(), o.rank()), cmp.Compare(l.addrBits(), o.addrBits()),
+		cmp.Compare(o.bits, l.bits), compareBool(l.gate, o.gate), cmp.Compare(l.action, o.action), cmp.Compare(l.prefix, o.prefix))
+}
+
+// compareBool has false come first.
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
 }

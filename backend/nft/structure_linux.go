@@ -17,6 +17,8 @@ import (
 type structure struct {
 	// rules holds the handle of each set's rule; its keys are the sets.
 	rules map[kind]uint64
+	// gates holds the handles of the gates.
+	gates map[place]uint64
 	// answers: the chains that answer rejected packets are there.
 	answers bool
 }
@@ -27,6 +29,41 @@ func (s structure) kinds() []kind {
 		out = append(out, k)
 	}
 	return out
+}
+
+// absent are the lines that these kinds need, whose sets are new, and that are
+// not there.
+func (s structure) absent(kinds []kind) []place {
+	return slices.DeleteFunc(places(kinds), func(l place) bool { _, there := s.gates[l]; return there })
+}
+
+// next is the handle of the rule that the line comes before; 0 means it is the
+// last.
+func (s structure) next(l place) uint64 {
+	var best place
+	var handle uint64
+	nearer := func(o place, at uint64) {
+		if o.target == l.target && l.compare(o) < 0 && (handle == 0 || o.compare(best) < 0) {
+			best, handle = o, at
+		}
+	}
+	for k, at := range s.rules {
+		nearer(place{kind: k}, at)
+	}
+	for g, at := range s.gates {
+		nearer(g, at)
+	}
+	return handle
+}
+
+// guess takes the sets of these kinds for made, without knowing their rules.
+func (s structure) guess(kinds map[kind]struct{}) {
+	for k := range kinds {
+		s.rules[k] += 0
+		if k.gated() {
+			s.gates[k.gateOf()] += 0
+		}
+	}
 }
 
 // live is what the kernel has.
@@ -73,7 +110,7 @@ func (d definition) fitsAllow(f family) bool {
 
 // inspect reads the structure of the table and compares it with layout.
 func (b *Backend) inspect() (live, error) {
-	l := live{structure: structure{rules: map[kind]uint64{}}, allow: map[string][]element{}, chains: map[string]*nftables.Chain{}}
+	l := live{structure: structure{rules: map[kind]uint64{}, gates: map[place]uint64{}}, allow: map[string][]element{}, chains: map[string]*nftables.Chain{}}
 	table, err := b.conn.ListTableOfFamily(b.config.Table, b.table.Family)
 	if errors.Is(err, unix.ENOENT) {
 		l.wrong = "no table"
@@ -164,9 +201,11 @@ func (b *Backend) compare(l *live) {
 			l.wrong = "rules of chain " + want.name
 			return
 		}
-		for i, r := range want.rules {
-			if k, ok := looksUp(r); ok {
-				l.rules[k] = rules[i].Handle
+		for i, one := range want.places {
+			if one.gate {
+				l.gates[one] = rules[i].Handle
+			} else {
+				l.rules[one.kind] = rules[i].Handle
 			}
 		}
 	}
@@ -207,14 +246,4 @@ func plain(e expr.Any) expr.Any {
 		return &c
 	}
 	return e
-}
-
-// looksUp says which set's rule this is.
-func looksUp(rule []expr.Any) (kind, bool) {
-	for _, e := range rule {
-		if l, ok := e.(*expr.Lookup); ok {
-			return parseKind(l.SetName)
-		}
-	}
-	return kind{}, false
 }
