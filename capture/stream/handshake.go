@@ -26,7 +26,7 @@ func (t *Table) follow(i uint32, c *conn, dir int, seg *record.Segment) bool {
 	}
 	switch {
 	case c.hello == sentSYN && c.confirmed && dir != int(c.client):
-		t.ignored(c)
+		t.goesOn(c)
 	case c.hello == sentSYNACK && dir == int(c.client):
 		if third(c, dir, seg) {
 			t.confirm(c, dir)
@@ -69,9 +69,9 @@ func (t *Table) syn(c *conn, dir int, seg *record.Segment) {
 	c.half[dir].begin(seg.Seq + 1)
 }
 
-// ignored is told that the server of a connection that stands has answered a
+// goesOn is told that the server of a connection that stands has answered a
 // SYN in it with an ordinary segment: the connection goes on as it was.
-func (t *Table) ignored(c *conn) {
+func (t *Table) goesOn(c *conn) {
 	c.hello, c.twice = noHello, false
 	for d := range c.isn {
 		c.isn[d] = c.half[d].base - 1
