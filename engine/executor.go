@@ -157,8 +157,11 @@ func (e *Engine) run(j job) {
 	req := e.request(&j, a)
 	ev := ActionEvent{Match: j.match(), Kind: a.Kind, Prefix: j.prefix, Target: a.Target, Duration: req.Duration, Limit: a.Limit}
 	ev.Result, ev.Err = e.ask(b, &j, req)
-	if len(req.Escalation) > 0 {
-		ev.Duration = life(ev.Result.Block)
+	switch res := &ev.Result; {
+	case ev.Err == nil && res.Outcome == firewall.Whitelisted:
+		ev.Prefix = req.Prefix // the address is, not the network around it
+	case ev.Err == nil && len(req.Escalation) > 0:
+		ev.Duration = life(res.Block)
 	}
 	e.count(ev.Err)
 	if ev.Err == nil && ev.Result.Outcome == firewall.Created && req.Action.Stops() {
@@ -249,6 +252,9 @@ func (e *Engine) request(j *job, a *Action) firewall.Request {
 	}
 	if a.HasDuration {
 		req.Duration = a.Duration
+	}
+	if len(a.Escalation) > 0 {
+		req.Duration = a.Escalation[0] // what is told of a block that is not made
 	}
 	switch a.Kind {
 	case ActionReject:

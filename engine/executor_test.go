@@ -59,7 +59,7 @@ func TestEscalationIsAskedFor(t *testing.T) {
 			o.run(t, "type: iptables_rate_limit, config: {rate: 2/s, escalation: [10m, 1h, 0], escalation_memory: 1d}", "203.0.113.9", Config{}, b)
 			want := firewall.Request{
 				Prefix: netip.MustParsePrefix("203.0.113.9/32"), Action: backend.RateLimit,
-				Limit: backend.Limit{Rate: 2, Per: time.Second, Burst: 5}, Duration: 30 * time.Minute,
+				Limit: backend.Limit{Rate: 2, Per: time.Second, Burst: 5}, Duration: 10 * time.Minute,
 				Escalation: []time.Duration{10 * time.Minute, time.Hour, 0}, EscalationMemory: 24 * time.Hour,
 				Rule: "r", Reason: "match", At: time.Unix(0, t0).UTC(), ByRule: true,
 			}
@@ -120,5 +120,30 @@ func TestGlobalIPv6Prefix(t *testing.T) {
 		if want := netip.PrefixFrom(netip.MustParseAddr("2001:db8::9"), tc.want).Masked(); len(o.actions) != 1 || o.actions[0].Prefix != want {
 			t.Errorf("%q: events %+v, want %v", tc.config, o.actions, want)
 		}
+	}
+}
+
+// TestNotBlocked: of a block that was not made, the event tells the address
+// that kept it from being made, and what was asked for; a life of 0 would be
+// for good.
+func TestNotBlocked(t *testing.T) {
+	address, network := netip.MustParsePrefix("2001:db8::9/128"), netip.MustParsePrefix("2001:db8::/64")
+	for _, tc := range []struct {
+		name   string
+		answer firewall.Result
+		err    error
+		want   netip.Prefix
+	}{
+		{"whitelisted", firewall.Result{Outcome: firewall.Whitelisted}, nil, address},
+		{"refused", firewall.Result{Outcome: firewall.Refused}, firewall.ErrRefused, network},
+		{"failed", firewall.Result{Outcome: firewall.Failed}, backend.ErrFull, network},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var o told
+			o.run(t, "type: iptables_block, config: {ipv6_prefix: 64, escalation: [10m, 1h]}", "2001:db8::9", Config{}, &refusing{answer: tc.answer, err: tc.err})
+			if len(o.actions) != 1 || o.actions[0].Prefix != tc.want || o.actions[0].Duration != 10*time.Minute {
+				t.Errorf("events %+v, want %v for 10m", o.actions, tc.want)
+			}
+		})
 	}
 }
