@@ -13,6 +13,7 @@ type Worker struct {
 	vm     machine
 	layout *layout
 	full   func() *record.Set
+	match  func(*record.Set)
 	found  candidates
 	// opened are the marks of the packet under evaluation, group is memory for
 	// their keys.
@@ -35,6 +36,10 @@ func (e *Engine) NewWorker() *Worker {
 // an alert shows the whole record. f is called once an alert, from Evaluate;
 // the set it returns is not kept. Nil, the default, shows what there is.
 func (w *Worker) SetFull(f func() *record.Set) { w.full = f }
+
+// SetMatched has f called for every match that counts, before anything comes of
+// it. The set is not f's to keep.
+func (w *Worker) SetMatched(f func(*record.Set)) { w.match = f }
 
 // complete is the set with all fields of the record, if it can be had.
 func (w *Worker) complete(t record.Type, set *record.Set) *record.Set {
@@ -130,6 +135,9 @@ func (w *Worker) matched(ev *evaluator, set *record.Set) {
 	if ev.follows != nil && !e.tracker.marked(w.groupKey(st.id, ev.follows), h.Time) {
 		st.unpreceded.Add(1)
 		return
+	}
+	if w.match != nil {
+		w.match(set)
 	}
 	if ev.marks != nil {
 		w.open(ev)

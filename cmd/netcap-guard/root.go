@@ -89,6 +89,7 @@ func (a *app) guardFlags(root *cobra.Command) {
 	f.BoolVar(&a.flags.Decap, "decap", false, "look into tunnels live, too: GRE, IP in IP, VXLAN, Geneve (a replay always does); only where nobody can forge them: one UDP packet could have any address blocked")
 	f.BoolVar(&a.flags.Enforce, "enforce", false, "with -r: block for real")
 	f.StringSliceVar(&a.flags.Whitelist, "whitelist", nil, "address or `CIDR` that is never blocked (repeatable, comma list)")
+	f.StringVar(&a.flags.Evidence.Directory, "evidence", "", "write the packets that led to a block to a pcapng file in `DIR`")
 	f.StringVar(&a.flags.Events, "events", "", "write the JSON events also to `FILE` (reopened on SIGHUP)")
 }
 
@@ -111,6 +112,7 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	override(set("control"), &cfg.Control, a.flags.Control)
 	override(set("output"), &cfg.Output, a.flags.Output)
 	override(set("events"), &cfg.Events, a.flags.Events)
+	override(set("evidence"), &cfg.Evidence.Directory, a.flags.Evidence.Directory)
 	override(set("iface"), &cfg.Interfaces, a.flags.Interfaces)
 	override(set("rules") && len(a.flags.Rules) > 0, &cfg.Rules, a.flags.Rules)
 	override(set("workers"), &cfg.Workers, a.flags.Workers)

@@ -25,7 +25,9 @@ func packet(n int) *capture.Packet {
 	return &capture.Packet{Data: fmt.Appendf(nil, "packet %d", n), Time: at(n).UnixNano(), Length: 100, Link: capture.LinkEthernet, Iface: 2}
 }
 
-func address4(n int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}) }
+func address4(n int) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)})
+}
 
 func host(s string) netip.Prefix {
 	a := netip.MustParseAddr(s)

@@ -67,6 +67,9 @@ type ShowObject struct {
 	Whitelisted bool          `json:"whitelisted"`
 	Protected   *string       `json:"protected"`
 	Alerts      []*event      `json:"alerts"`
+	// Evidence are the files of the packets that led to blocks of the address,
+	// the oldest first; absent = none.
+	Evidence []string `json:"evidence,omitempty"`
 	// Escalation is what is remembered of earlier blocks; absent = nothing.
 	Escalation []EscalationObject `json:"escalation,omitempty"`
 }
@@ -102,6 +105,8 @@ type local struct {
 	m *firewall.Manager
 	// alerts are the last alerts of an address; nil = none are kept.
 	alerts func(netip.Addr) []*event
+	// evidence is the directory of the packets that led to blocks; may be empty.
+	evidence string
 	// direct: no guard runs, the Manager lives for one verb.
 	direct bool
 }
@@ -175,7 +180,7 @@ func (l *local) Show(ctx context.Context, a netip.Addr) (*ShowObject, error) {
 	if l.alerts != nil {
 		s.Alerts = append(s.Alerts, l.alerts(a.Unmap())...)
 	}
-	return s, nil
+	return s, l.addEvidence(s, p)
 }
 
 // Whitelist lists the entries in force.

@@ -98,6 +98,8 @@ type Config struct {
 	RingSize    int  `yaml:"ring_size"`
 	Promiscuous bool `yaml:"promiscuous"`
 
+	Evidence Evidence `yaml:"evidence"`
+
 	// Flags only.
 	Read    []string `yaml:"-"`
 	Enforce bool     `yaml:"-"`
@@ -173,6 +175,7 @@ func yamlError(path string, err error) error {
 		p = strings.TrimPrefix(p, "line ")
 		p = wrongType().ReplaceAllString(p, "$1 is not what belongs here ($2)")
 		p = strings.ReplaceAll(p, "not found in type guard.Config", "is unknown")
+		p = strings.ReplaceAll(p, "not found in type guard.Evidence", "is unknown under evidence")
 		p = strings.ReplaceAll(p, "not found in type guard.Streamed", "is unknown under streams")
 		p = strings.ReplaceAll(p, "not found in type guard.Protect", "is unknown under protect")
 		out = append(out, fmt.Errorf("%s:%s", path, p))
@@ -214,6 +217,7 @@ func (c *Config) Validate() error {
 		errs = append(errs, firewall.ValidateChainName(c.Chain))
 	}
 	errs = append(errs, c.validateStreams()...)
+	errs = append(errs, c.Evidence.validate()...)
 	for _, w := range c.Whitelist {
 		if _, _, err := allowlist.Parse(w); err != nil {
 			errs = append(errs, fmt.Errorf("whitelist: %w", err))

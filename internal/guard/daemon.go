@@ -23,7 +23,7 @@ func (s *served) Stop(context.Context) error {
 // startControl opens the control socket of a live run. A dry run goes on
 // without where another guard has the socket.
 func (r *runner) startControl() error {
-	s := &served{local: local{m: r.manager, alerts: r.events.alerts}, r: r}
+	s := &served{local: local{m: r.manager, alerts: r.events.alerts, evidence: r.cfg.Evidence.Directory}, r: r}
 	c, err := startControl(r.cfg.ControlPath(r.env.Netns), s, r.log, r.cfg.DryRun)
 	r.control = c
 	return err

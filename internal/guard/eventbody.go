@@ -67,6 +67,8 @@ type actionBody struct {
 	Backend  string  `json:"backend"`
 	DryRun   bool    `json:"dry_run"`
 	Error    string  `json:"error,omitempty"`
+	// Evidence is the file of the packets that led to the block.
+	Evidence string `json:"evidence,omitempty"`
 }
 
 type logBody struct {

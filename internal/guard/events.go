@@ -253,11 +253,13 @@ func (e *events) alerts(a netip.Addr) []*event {
 	return out
 }
 
-func (e *events) action(a engine.ActionEvent) {
+// action tells of an action; evidence is the file of the packets that led to
+// it, if there is one.
+func (e *events) action(a engine.ActionEvent, evidence string) {
 	body := &actionBody{
 		Type: a.Kind.String(), Result: a.Result.Outcome.String(), IP: bare(a.Prefix), Target: a.Target.String(),
 		Duration: a.Duration.String(), Expires: stampOrNil(a.Result.Block.ExpiresAt),
-		Rule: a.Rule, Backend: e.backend, DryRun: e.dryRun,
+		Rule: a.Rule, Backend: e.backend, DryRun: e.dryRun, Evidence: evidence,
 	}
 	if a.Limit != (backend.Limit{}) {
 		body.Limit = a.Limit.String()

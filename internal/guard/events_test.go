@@ -46,13 +46,13 @@ func emitAll(t *testing.T, e *events) {
 		}
 	}
 	created := engine.ActionEvent{Match: match, Prefix: block.Prefix, Duration: 2 * time.Hour, Result: firewall.Result{Outcome: firewall.Created, Block: block}}
-	e.action(created)
+	e.action(created, "/var/lib/netcap-guard/evidence/20260102T030405.678901Z_192.0.2.1_block-ssh.pcapng")
 	e.action(engine.ActionEvent{Match: match, Kind: engine.ActionRateLimit, Prefix: netip.MustParsePrefix("2001:db8::/64"),
-		Result: firewall.Result{Outcome: firewall.Failed}, Err: errors.New("not supported by this backend")})
+		Result: firewall.Result{Outcome: firewall.Failed}, Err: errors.New("not supported by this backend")}, "")
 	limited := block
 	limited.Action, limited.Limit = "RATE_LIMIT", backend.Limit{Rate: 10, Per: time.Second, Burst: 5}
 	e.action(engine.ActionEvent{Match: match, Kind: engine.ActionRateLimit, Prefix: block.Prefix, Duration: time.Minute, Limit: limited.Limit,
-		Result: firewall.Result{Outcome: firewall.Created, Block: limited}})
+		Result: firewall.Result{Outcome: firewall.Created, Block: limited}}, "")
 	e.log(engine.LogEvent{Match: match, Prefix: "DNS_TUNNEL: "})
 	e.log(engine.LogEvent{Match: match, Prefix: "DNS_TUNNEL: ", Kernel: true})
 	e.log(engine.LogEvent{Match: match, Prefix: "DNS_TUNNEL: ", Err: errors.New("kernel log rule: set is full")})
@@ -71,8 +71,9 @@ func emitAll(t *testing.T, e *events) {
 		Actions:   map[string]uint64{"actions_executed": 1, "actions_success": 1, "actions_failed": 0, "ips_blocked": 1},
 		Drops:     map[string]familyDrops{"DROP": {IPv4: 7, IPv6: 8}, "REJECT": {}},
 		KernelLog: kernelLogStats{Packets: 9, Suppressed: 1, Lost: 2, Unavailable: 3}, Connections: connectionStats{Ended: 4},
-		Capture: captureStats{Received: 3, Dropped: 2, RingFull: 1},
-		Streams: streamStats{Open: 1, Bytes: 2, Confirmed: 3, Records: 4, Evicted: 5, Shed: 6, Gaps: 7, Dropped: 8, Invalid: 9, Malformed: 10},
+		Capture:  captureStats{Received: 3, Dropped: 2, RingFull: 1},
+		Evidence: evidenceStats{Files: 1, Bytes: 2, Written: 3, Evicted: 4, Lost: 5, Failed: 6, Missed: 7},
+		Streams:  streamStats{Open: 1, Bytes: 2, Confirmed: 3, Records: 4, Evicted: 5, Shed: 6, Gaps: 7, Dropped: 8, Invalid: 9, Malformed: 10},
 	}
 	if err := e.emit(&event{Timestamp: stamp(at), EventType: "stats", Stats: stats}); err != nil {
 		t.Fatal(err)

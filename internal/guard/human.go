@@ -95,6 +95,9 @@ func (a *actionBody) human() string {
 	if a.Error != "" {
 		text += ": " + a.Error
 	}
+	if a.Evidence != "" {
+		text += ", evidence " + a.Evidence
+	}
 	return text
 }
 
@@ -124,6 +127,9 @@ func (s *statsBody) human() string {
 	if t := s.Streams; t != (streamStats{}) {
 		fmt.Fprintf(&b, "streams: %d open, %d handshakes, %d records, %d evicted, %d gaps, %d segments dropped\n",
 			t.Open, t.Confirmed, t.Records, t.Evicted, t.Gaps, t.Dropped)
+	}
+	if v := s.Evidence; v != (evidenceStats{}) {
+		fmt.Fprintf(&b, "evidence: %d files written, %d gave way, %d lost, %d failed\n", v.Written, v.Evicted, v.Lost, v.Failed)
 	}
 	if c := s.Connections; c != (connectionStats{}) {
 		fmt.Fprintf(&b, "connections ended: %d, failed attempts %d\n", c.Ended, c.Failed)

@@ -20,6 +20,7 @@ import (
 	"github.com/netcap-guard/netcap-guard/engine"
 	"github.com/netcap-guard/netcap-guard/firewall"
 	"github.com/netcap-guard/netcap-guard/internal/allowlist"
+	"github.com/netcap-guard/netcap-guard/internal/evidence"
 )
 
 // drainLimit bounds how long alerts and actions that wait may take at the
@@ -51,9 +52,11 @@ type runner struct {
 	workers []*worker
 	names   *allowlist.Resolver
 	control *control
-	kernel  *kernelLog  // nil in a replay and in a dry run
-	killer  *connKiller // nil without kill_connections
-	hangups chan os.Signal
+	// evidence is nil where none is kept.
+	evidence *evidence.Keeper
+	kernel   *kernelLog  // nil in a replay and in a dry run
+	killer   *connKiller // nil without kill_connections
+	hangups  chan os.Signal
 	// reloading orders reloads: rules and the kernel's filter change together.
 	reloading sync.Mutex
 	end       context.CancelFunc // ends the run in order
@@ -86,6 +89,10 @@ func Run(ctx context.Context, cfg Config, env Environment) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.closeEvents(replay)) }()
+	if err := r.openEvidence(replay); err != nil {
+		return err
+	}
+	defer r.endEvidence()
 	if err := r.openSources(ctx, replay); err != nil {
 		if ctx.Err() != nil {
 			return nil // told to end before a pipe gave anything
@@ -98,7 +105,7 @@ func Run(ctx context.Context, cfg Config, env Environment) (err error) {
 		return err
 	}
 	r.engine = engine.New(rs, engine.Config{
-		Alerts: r.events, OnAction: r.events.action, OnLog: r.events.log, Logger: r.log,
+		Alerts: r.events, OnAction: r.acted, OnLog: r.events.log, Logger: r.log,
 		DefaultDuration: r.manager.DefaultDuration(), Lossless: replay, Forgeable: !replay,
 		IPv6Prefix: r.cfg.IPv6Prefix, Backend: r.manager.Backend(),
 		Timing: replay, Evaluation: env.Evaluation,
@@ -106,7 +113,7 @@ func Run(ctx context.Context, cfg Config, env Environment) (err error) {
 	r.engine.SetFirewallManager(r.manager)
 	r.shared = newShared(r.engine)
 	r.shared.decap = replay || cfg.Decap
-	r.shared.streams, r.shared.proxies = cfg.streams(), cfg.proxies()
+	r.shared.streams, r.shared.proxies, r.shared.evidence = cfg.streams(), cfg.proxies(), r.evidence
 	if replay {
 		r.ready(rs, replay)
 		err = r.replay(ctx)
@@ -271,7 +278,7 @@ func (r *runner) shutdown(replay bool) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
 	defer cancel()
-	err := r.engine.Close(ctx)
+	err := errors.Join(r.engine.Close(ctx), r.closeEvidence(ctx))
 	body := r.stats()
 	err = errors.Join(err, r.manager.Close(), r.kernel.close())
 	r.killer.close()

@@ -144,6 +144,9 @@ func (s *ShowObject) print(std Streams) error {
 	for _, e := range s.Escalation {
 		fmt.Fprintf(&b, "  %s %s blocked %d times, the last time %s\n", e.Target, e.Prefix, len(e.Blocked), e.Blocked[len(e.Blocked)-1])
 	}
+	for _, file := range s.Evidence {
+		fmt.Fprintf(&b, "  evidence %s\n", file)
+	}
 	for _, ev := range s.Alerts {
 		b.WriteString("  " + ev.human())
 	}

@@ -28,6 +28,7 @@ type statsBody struct {
 	Connections connectionStats        `json:"connections"`
 	Coalescing  coalescingStats        `json:"coalescing"`
 	Streams     streamStats            `json:"streams"`
+	Evidence    evidenceStats          `json:"evidence"`
 }
 
 // streamStats are all workers' together.
@@ -130,6 +131,7 @@ func (r *runner) stats() *statsBody {
 			}
 		}
 	}
+	b.Evidence = r.evidenceStats()
 	b.Capture = r.captureStats()
 	// Packets counts every packet read: those of a link type that nobody can
 	// decode were read as well.

@@ -128,7 +128,7 @@ func WithAdmin(ctx context.Context, c VerbConfig, work func(*Verb) error) error 
 	if err == nil && !mcfg.Attach {
 		err = m.SetWhitelist(originFiles, prefixes)
 	}
-	v := c.verb(&local{m: m, direct: true})
+	v := c.verb(&local{m: m, direct: true, evidence: c.Evidence.Directory})
 	if err == nil {
 		err = work(v)
 	}

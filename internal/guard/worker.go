@@ -9,6 +9,7 @@ import (
 	"github.com/netcap-guard/netcap-guard/capture/decode"
 	"github.com/netcap-guard/netcap-guard/capture/stream"
 	"github.com/netcap-guard/netcap-guard/engine"
+	"github.com/netcap-guard/netcap-guard/internal/evidence"
 	"github.com/netcap-guard/netcap-guard/internal/links"
 	"github.com/netcap-guard/netcap-guard/record"
 )
@@ -36,6 +37,8 @@ type shared struct {
 	// the trusted ones. Set before the first worker is made.
 	streams stream.Config
 	proxies proxies
+	// evidence is nil where none is kept. Set before the first worker is made.
+	evidence *evidence.Keeper
 }
 
 func newShared(e *engine.Engine) *shared {
@@ -64,6 +67,8 @@ type worker struct {
 	// evaluated.
 	streams  *stream.Table
 	inStream bool
+
+	tape *evidence.Tape // nil: no evidence is kept
 
 	// For alerts: the packet under evaluation, and all of its fields.
 	current *capture.Packet
@@ -111,6 +116,10 @@ func newWorker(s *shared) *worker {
 	w.dec.SetDecap(s.decap)
 	w.streams = stream.New(*w.want, w, w.streamConfig())
 	w.eval.SetFull(w.full)
+	if s.evidence != nil {
+		w.tape = s.evidence.NewTape()
+		w.eval.SetMatched(func(set *record.Set) { w.tape.Matched(w.current, set.Src, set.Dst) })
+	}
 	return w
 }
 
@@ -180,6 +189,9 @@ func (w *worker) take(p *capture.Packet, number uint64) {
 		if outer := w.dec.Outer(&w.set); stacked.Underlay(outer.Src, outer.Dst, outer.Proto, outer.Port, p.Outgoing) {
 			return
 		}
+	}
+	if w.tape != nil {
+		w.tape.Packet(p, w.set.Src, w.set.Dst)
 	}
 	w.follow(p, false)
 	if w.set.Have == 0 {
