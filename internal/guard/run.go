@@ -126,6 +126,10 @@ func Run(ctx context.Context, cfg Config, env Environment) (err error) {
 // guard opens the control socket and captures until ctx ends.
 func (r *runner) guard(ctx context.Context, rs *engine.RuleSet) error {
 	r.events.start()
+	if !r.manager.DryRun() {
+		// Before the control socket, which reads it.
+		r.kernel = &kernelLog{log: r.log, group: r.cfg.logGroup(), manager: r.manager, emit: r.events.kernelLog}
+	}
 	if err := r.startControl(); err != nil {
 		if len(r.manager.GetActiveBlocks()) > 0 {
 			// What an earlier guard left is not lifted by a start that failed.
@@ -138,8 +142,7 @@ func (r *runner) guard(ctx context.Context, rs *engine.RuleSet) error {
 	r.hangups = make(chan os.Signal, 1)
 	signal.Notify(r.hangups, syscall.SIGHUP)
 	defer signal.Stop(r.hangups)
-	if !r.manager.DryRun() {
-		r.kernel = &kernelLog{log: r.log, group: r.cfg.logGroup(), manager: r.manager, emit: r.events.kernelLog}
+	if r.kernel != nil {
 		r.kernel.look(time.Now(), rs)
 	}
 	r.ready(rs, false)

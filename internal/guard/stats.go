@@ -148,6 +148,7 @@ func (r *runner) stats() *statsBody {
 	}
 	b.Drops = r.drops()
 	b.KernelLog, b.Connections = r.kernel.stats(), r.killer.stats()
+	b.Connections.Lost += r.manager.Kills().Lost // had no room before they came here
 	b.Coalescing.Changes, b.Coalescing.Joined = r.manager.Coalesced()
 	remembered := r.manager.Escalations()
 	b.Escalation = escalationStats{uint64(remembered.Remembered), remembered.Evicted, remembered.Failed}
