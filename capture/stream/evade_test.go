@@ -45,6 +45,18 @@ func TestEvasions(t *testing.T) {
 			}
 		})
 	}
+	// A request with a target longer than any head that is kept, then one that
+	// hides behind as many segments as it likes.
+	segments := append(e.open(), e.up(0, "POST /?union+select"+strings.Repeat("x", 70000-19)))
+	at := 70000
+	for range 100 {
+		segments = append(segments, e.up(at, "\x16\x03\x01\x00\x05\x01"))
+		at += 6
+	}
+	long, _ := urls(t, stream.Config{}, append(segments, e.up(at, request))...)
+	if len(long) != 2 || !strings.HasPrefix(long[0], "confirmed POST /?union+select") || long[1] != "confirmed GET /" {
+		t.Errorf("%d records: %.100q", len(long), long)
+	}
 	// And after a crash of the client, whose server still waits for the ACK.
 	got, _ := urls(t, stream.Config{}, slices.Concat([]packet{e.syn(), e.synACK()}, far.open(), []packet{far.up(0, request)})...)
 	if fmt.Sprint(got) != "[confirmed GET /]" {

@@ -11,8 +11,10 @@ const (
 	// maxHead bounds a message's head. Servers take 8 to 64 KiB; of a longer
 	// one the beginning is the record.
 	maxHead = 64 << 10
-	// maxLine bounds the line that says how long a chunk is, and a trailer.
-	maxLine = 4 << 10
+	// maxLine is how much of a line that says how long a chunk is, or of a
+	// trailer, is kept until it is whole; of a longer one the rest is passed
+	// over.
+	maxLine = 256
 )
 
 // pending are the requests of a connection that were not answered yet, as far
@@ -50,9 +52,11 @@ func (t *Table) http(c *conn, dir int, data []byte) (int, bool) {
 		return pass(h, data)
 	case atChunk, atTrailer:
 		return t.line(h, data)
+	case inExtension, inTrailer:
+		return endOfLine(h, data)
 	case atStart, atPacket:
 	}
-	if k := len(data) - len(bytes.TrimLeft(data, "\r\n")); k > 0 {
+	if k := blanks(data); k > 0 {
 		return k, true
 	}
 	if k := first(data, false); k != httpProtocol && k != needMore {
@@ -129,11 +133,10 @@ func follow(h *half, f *message.Framing) {
 func (t *Table) line(h *half, data []byte) (int, bool) {
 	end := bytes.IndexByte(data, '\n')
 	if end < 0 {
-		if len(data) > maxLine {
-			h.mode = lost
-			return len(data), false
+		if len(data) <= maxLine {
+			return 0, false
 		}
-		return 0, false
+		return t.longLine(h, data)
 	}
 	line := bytes.TrimRight(data[:end], "\r")
 	if h.step == atTrailer {
@@ -155,6 +158,37 @@ func (t *Table) line(h *half, data []byte) (int, bool) {
 		h.step = atTrailer
 	default:
 		h.step, h.rest = inChunk, size
+	}
+	return end + 1, true
+}
+
+// longLine is told of a line that goes on behind data, its beginning, which
+// says all that matters.
+func (t *Table) longLine(h *half, data []byte) (int, bool) {
+	if h.step == atTrailer {
+		h.step = inTrailer
+		return len(data), true
+	}
+	size, ok := message.ChunkSize(data)
+	if !ok {
+		t.stats.malformed.Add(1)
+		h.mode = lost
+		return 0, true
+	}
+	h.step, h.rest = inExtension, size
+	return len(data), true
+}
+
+// endOfLine passes over the rest of a long line.
+func endOfLine(h *half, data []byte) (int, bool) {
+	end := bytes.IndexByte(data, '\n')
+	switch {
+	case end < 0:
+		return len(data), true
+	case h.step == inTrailer || h.rest == 0:
+		h.step = atTrailer
+	default:
+		h.step = inChunk
 	}
 	return end + 1, true
 }

@@ -36,6 +36,7 @@ func TestHTTPDialogues(t *testing.T) {
 		get2 = "192.0.2.1 confirmed GET /2 a"
 		ok   = "198.51.100.2 confirmed 200 x"
 	)
+	long := strings.Repeat("z", 9000)
 	for name, tt := range map[string]struct {
 		up, down string
 		want     []string
@@ -47,6 +48,15 @@ func TestHTTPDialogues(t *testing.T) {
 		"chunked": {
 			"POST /1 HTTP/1.1\nHost: a\nTransfer-Encoding: gzip, chunked\n\n5;x=y\r\nGET /\r\n10\r\n0123456789abcdef\r\n0\r\nTrailer: x\r\n\r\n" +
 				"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n", "", []string{"192.0.2.1 confirmed POST /1 a", get2}},
+		"long lines between chunks": {
+			"POST /1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;" + long + "\r\nGET /\r\n0000000000;" + long + "\r\nTrailer: " +
+				long + "\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n", "", []string{"192.0.2.1 confirmed POST /1 a", get2}},
+		"folded header lines": {
+			"POST /1 HTTP/1.1\r\nHost:\r\n a\r\nTransfer-Encoding:\r\n\tchunked\r\n\r\n5\r\nGET /\r\n0\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
+			"", []string{"192.0.2.1 confirmed POST /1 a", get2}},
+		"a length behind hundreds of header lines": {
+			"POST /1 HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("X: y\r\n", 600) + "Content-Length: 20\r\n\r\nGET /no HTTP/1.1\r\n\r\n" +
+				"GET /2 HTTP/1.1\r\nHost: a\r\n\r\n", "", []string{"192.0.2.1 confirmed POST /1 a", get2}},
 		"answer to HEAD has no body": {"HEAD / HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
 			"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 30\r\n\r\nHTTP/1.0 404 No\r\nServer: y\r\nContent-Length: 0\r\n\r\n",
 			[]string{"192.0.2.1 confirmed HEAD / a", get2, ok, "198.51.100.2 confirmed 404 y"}},
@@ -54,13 +64,14 @@ func TestHTTPDialogues(t *testing.T) {
 			[]string{get, "198.51.100.2 confirmed 100 ", ok}},
 		"simple request":     {"GET /x\r\n", "", []string{"192.0.2.1 confirmed GET /x "}},
 		"empty lines before": {"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "", []string{get}},
+		"many of them":       {strings.Repeat("\r\n", 100) + "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "", []string{get}},
 		"another version":    {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "", nil},
 		"another protocol":   {"EHLO example\r\nMAIL FROM:<x>\r\n", "220 hello\r\n", nil},
 		"a method unknown":   {"BREW /pot HTTP/1.1\r\nHost: a\r\n\r\n", "", []string{"192.0.2.1 confirmed BREW /pot a"}},
 		"blanks in the target": {"GET /a' union select 1 HTTP/1.1\r\nHost: a\r\n\r\n", "",
 			[]string{"192.0.2.1 confirmed GET /a' union select 1 a"}},
 		"a tunnel ends HTTP": {"CONNECT b:443 HTTP/1.1\r\nHost: a\r\n\r\n\x00\x01GET /no HTTP/1.1\r\n\r\n",
-			"HTTP/1.1 200 Go\r\nServer: x\r\n\r\nnoise", []string{"192.0.2.1 confirmed CONNECT b:443 a", ok}},
+			"HTTP/1.1 200 Go\r\nServer: x\r\n\r\n\x00noise", []string{"192.0.2.1 confirmed CONNECT b:443 a", ok}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var want record.Want

@@ -32,7 +32,9 @@ const (
 	inBody
 	atChunk
 	inChunk
+	inExtension // of a chunk's first line
 	atTrailer
+	inTrailer
 	atPacket // SSH, behind the identification line
 )
 
@@ -46,10 +48,8 @@ const (
 	// maxJump bounds how far the byte to come is moved at once: sequence
 	// numbers must stay comparable.
 	maxJump = 1 << 30
-	// maxBlank bounds the line breaks before a first request.
-	maxBlank = 16
-	dnsPort  = 53
-	sshPort  = 22
+	dnsPort = 53
+	sshPort = 22
 )
 
 // read takes messages out of data, the next bytes of a direction, and returns
@@ -115,8 +115,18 @@ func (t *Table) recognise(c *conn, dir int, data []byte) (int, bool) {
 		}
 		return 0, true
 	}
+	if k := blanks(data); k > 0 {
+		// Empty lines before a request are to be ignored (RFC 9112, 2.2), and
+		// some servers ignore any number of them.
+		return k, true
+	}
 	other := &c.half[1-dir]
 	wanted, found := false, first(data, h.mode == undecided)
+	if h.mode == lost && h.spoke && found != httpProtocol {
+		// Inside a message that could not be followed to its end anything may
+		// stand: who has spoken HTTP is listened to until he does again.
+		return len(data), false
+	}
 	switch found {
 	case needMore:
 		if h.mode == undecided {
@@ -174,16 +184,6 @@ func first(data []byte, beginning bool) protocol {
 		}
 		return httpProtocol
 	}
-	if data[0] == '\r' || data[0] == '\n' {
-		// An empty line before a request is to be ignored (RFC 9112, 2.2).
-		blank := len(data)
-		if data = bytes.TrimLeft(data, "\r\n"); len(data) == 0 {
-			if beginning && blank <= maxBlank {
-				return needMore
-			}
-			return noProtocol
-		}
-	}
 	switch message.RequestLine(data) {
 	case message.Yes:
 		return httpProtocol
@@ -192,6 +192,15 @@ func first(data []byte, beginning bool) protocol {
 	case message.No:
 	}
 	return noProtocol
+}
+
+// blanks is how many line breaks begin data.
+func blanks(data []byte) int {
+	n := 0
+	for n < len(data) && (data[n] == '\r' || data[n] == '\n') {
+		n++
+	}
+	return n
 }
 
 // prefix reports whether data and s begin alike, as far as both go.
@@ -216,7 +225,7 @@ func firstTLS(data []byte) protocol {
 		}
 		return noProtocol
 	}
-	if size < 4 || size > message.MaxTLSRecord || data[5] != message.ClientHello && data[5] != message.ServerHello {
+	if size == 0 || size > message.MaxTLSRecord || data[5] != message.ClientHello && data[5] != message.ServerHello {
 		return noProtocol
 	}
 	return tlsProtocol

@@ -27,7 +27,8 @@ type Framing struct {
 	Length             uint64
 }
 
-// maxHeaders bounds the header lines of one message; servers take about 100.
+// maxHeaders bounds the header lines that RequestHeader and ResponseHeader have
+// of one message; servers take about 100, or as many as their buffer holds.
 const maxHeaders = 256
 
 // header is one header line.
@@ -35,27 +36,23 @@ type header struct{ name, value []byte }
 
 // HTTP fills r from the head of a request or an answer: everything up to and
 // with the empty line, or as much of it as there is. h is the message's header.
-// Header lines beyond 256 are passed over.
 func (p *Parser) HTTP(head []byte, h *record.Header, r *record.HTTP) Framing {
 	*r = record.HTTP{}
 	p.text = p.text[:0]
-	end := bytes.IndexByte(head, '\n')
-	if end < 0 {
-		return Framing{}
-	}
 	var f Framing
-	line := bytes.TrimRight(head[:end], " \t\r")
+	line, rest, whole := bytes.Cut(head, []byte("\n"))
+	line = bytes.TrimRight(line, " \t\r")
 	if len(line) > 5 && string(line[:5]) == "HTTP/" {
-		f.OK = statusLine(line, r)
+		f.OK = whole && statusLine(line, r)
 	} else {
-		f.OK = requestLine(line, r, &f)
+		f.OK = requestLine(line, whole, r, &f)
 	}
 	if !f.OK {
 		return f
 	}
 	r.Timestamp = h.Time
 	addresses(h, p.want.http.addrs, &r.SrcIP, &r.DstIP, &r.SrcPort, &r.DstPort)
-	p.lines(head[end+1:], r, &f)
+	p.lines(rest, r, &f)
 	p.derived(h, r)
 	return f
 }
@@ -78,8 +75,9 @@ func statusLine(line []byte, r *record.HTTP) bool {
 }
 
 // requestLine reads GET /target HTTP/1.1. A target with blanks in it is taken
-// as it is: some servers do so.
-func requestLine(line []byte, r *record.HTTP, f *Framing) bool {
+// as it is: some servers do so. Of a line that is not whole the target is what
+// there is of it.
+func requestLine(line []byte, whole bool, r *record.HTTP, f *Framing) bool {
 	method, rest, ok := bytes.Cut(line, []byte(" "))
 	if !ok || len(method) == 0 || len(method) > maxMethod {
 		return false
@@ -92,11 +90,13 @@ func requestLine(line []byte, r *record.HTTP, f *Framing) bool {
 	target, version := bytes.TrimLeft(rest, " "), []byte(nil)
 	if at := bytes.LastIndexByte(target, ' '); at > 0 && isVersion(target[at+1:]) {
 		target, version = bytes.TrimRight(target[:at], " "), target[at+1:]
-	} else if !simple(line) {
+	} else if whole && !simple(line) {
 		return false
 	}
 	r.Method, r.URL, r.URLDecoded = str(method), str(target), str(target)
-	r.Proto = "HTTP/0.9"
+	if whole {
+		r.Proto = "HTTP/0.9"
+	}
 	if version != nil {
 		r.Proto = str(version)
 	}
@@ -104,45 +104,83 @@ func requestLine(line []byte, r *record.HTTP, f *Framing) bool {
 	return true
 }
 
-// lines reads the header lines.
+// lines reads the header lines. A line that begins with a blank continues the
+// one before it (RFC 9112, 5.2): some servers take it so.
 func (p *Parser) lines(rest []byte, r *record.HTTP, f *Framing) {
-	p.headers = p.headers[:0]
+	p.headers, p.forwarded = p.headers[:0], p.forwarded[:0]
 	p.cookies.reset()
-	for len(rest) > 0 && len(p.headers) < maxHeaders {
-		end := bytes.IndexByte(rest, '\n')
-		line := rest
-		if end >= 0 {
-			line, rest = rest[:end], rest[end+1:]
-		} else {
-			rest = nil
-		}
-		if len(line) > 0 && line[len(line)-1] == '\r' {
-			line = line[:len(line)-1]
-		}
-		colon := bytes.IndexByte(line, ':')
-		if colon <= 0 {
+	for len(rest) > 0 {
+		var line []byte
+		line, rest = cutLine(rest)
+		name, value, ok := bytes.Cut(line, []byte(":"))
+		if name = bytes.TrimRight(name, " \t"); !ok || len(name) == 0 || isBlank(name[0]) {
 			continue
 		}
-		name := bytes.TrimRight(line[:colon], " \t")
-		if len(name) == 0 {
-			continue
+		value = trim(value)
+		if len(rest) > 0 && isBlank(rest[0]) {
+			value, rest = p.unfold(value, rest)
 		}
-		value := trim(line[colon+1:])
-		p.headers = append(p.headers, header{name, value})
+		if len(p.headers) < maxHeaders {
+			p.headers = append(p.headers, header{name, value})
+		}
 		if r.IsResponse {
 			p.answerHeader(name, value, r, f)
 		} else {
 			p.requestHeader(name, value, r, f)
 		}
 	}
+	if len(p.forwarded) > 0 {
+		r.XForwardedFor = p.join(p.forwarded)
+	}
 }
+
+// cutLine returns the first line of b, without its line break, and the rest.
+func cutLine(b []byte) (line, rest []byte) {
+	line, rest, _ = bytes.Cut(b, []byte("\n"))
+	return bytes.TrimSuffix(line, []byte("\r")), rest
+}
+
+// unfold appends the lines of rest that continue value to it, each behind one
+// blank, and returns what follows them.
+func (p *Parser) unfold(value, rest []byte) (whole, behind []byte) {
+	start := len(p.text)
+	p.text = append(p.text, value...)
+	for len(rest) > 0 && isBlank(rest[0]) {
+		var line []byte
+		line, rest = cutLine(rest)
+		if line = trim(line); len(line) > 0 && len(p.text) > start {
+			p.text = append(p.text, ' ')
+		}
+		p.text = append(p.text, line...)
+	}
+	return p.text[start:len(p.text):len(p.text)], rest
+}
+
+// join is the values of several header lines of one name as one (RFC 9110,
+// 5.3).
+func (p *Parser) join(values [][]byte) string {
+	if len(values) == 1 {
+		return str(values[0])
+	}
+	return p.put(func(b []byte) []byte {
+		for i, v := range values {
+			if i > 0 {
+				b = append(b, ", "...)
+			}
+			b = append(b, v...)
+		}
+		return b
+	})
+}
+
+func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
 // trim takes blanks off both ends.
 func trim(b []byte) []byte {
-	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+	for len(b) > 0 && isBlank(b[0]) {
 		b = b[1:]
 	}
-	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+	for len(b) > 0 && isBlank(b[len(b)-1]) {
 		b = b[:len(b)-1]
 	}
 	return b
@@ -210,24 +248,12 @@ func (p *Parser) requestHeader(name, value []byte, r *record.HTTP, f *Framing) {
 	case 'x':
 		switch {
 		case is(name, "x-forwarded-for"):
-			p.forwarded(value, r)
+			// The last address is the one that the last proxy added.
+			p.forwarded = append(p.forwarded, value)
 		case is(name, "x-real-ip"):
 			first(&r.XRealIP, value)
 		}
 	}
-}
-
-// forwarded joins the lines of X-Forwarded-For: the last address is the one
-// that the last proxy added.
-func (p *Parser) forwarded(value []byte, r *record.HTTP) {
-	if r.XForwardedFor == "" {
-		r.XForwardedFor = str(value)
-		return
-	}
-	before := r.XForwardedFor
-	r.XForwardedFor = p.put(func(b []byte) []byte {
-		return append(append(append(b, before...), ", "...), value...)
-	})
 }
 
 func (p *Parser) answerHeader(name, value []byte, r *record.HTTP, f *Framing) {

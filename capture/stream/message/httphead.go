@@ -14,10 +14,12 @@ const (
 	Yes
 )
 
-// maxMethod bounds a method's name, maxFirstLine a request line while it is
-// not sure that it is one.
+// maxMethod bounds a method's name: servers that take names of their own take
+// them as long as a line may be. maxFirstLine bounds a request line while it
+// is not sure that it is one; of a longer one with a method that is known the
+// beginning is taken.
 const (
-	maxMethod    = 32
+	maxMethod    = 8 << 10
 	maxFirstLine = 64 << 10
 )
 
@@ -50,11 +52,11 @@ func RequestLine(data []byte) Answer {
 	}
 	end := bytes.IndexByte(data, '\n')
 	if end < 0 {
-		if len(data) > maxFirstLine {
-			return No
-		}
 		if _, known := methods[string(data[:n])]; known && (len(data) == n+1 || data[n+1] > ' ') {
 			return Yes
+		}
+		if len(data) > maxFirstLine {
+			return No
 		}
 		return Perhaps
 	}
@@ -68,14 +70,26 @@ func RequestLine(data []byte) Answer {
 	return No
 }
 
+// isMethod reports whether c may stand in a method: Apache takes any token (RFC
+// 9110, 5.6.2) and runs scripts for it, get and x included.
 func isMethod(c byte) bool {
-	return c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_'
+	const (
+		from0  = 1<<'!' | 1<<'#' | 1<<'$' | 1<<'%' | 1<<'&' | 1<<'\'' | 1<<'*' | 1<<'+' | 1<<'-' | 1<<'.' | (1<<10-1)<<'0'
+		from64 = 1<<('^'-64) | 1<<('_'-64) | 1<<('`'-64) | 1<<('|'-64) | 1<<('~'-64) | (1<<26-1)<<('A'-64) | (1<<26-1)<<('a'-64)
+	)
+	switch c >> 6 {
+	case 0:
+		return uint64(from0)>>c&1 != 0
+	case 1:
+		return uint64(from64)>>(c-64)&1 != 0
+	}
+	return false
 }
 
 // isVersion reports whether b is HTTP/1.1 or the like. Servers are found that
-// take HTTP/01.1 and HTTP/1.10 too, so only version 2 is left out.
+// take HTTP/01.1, HTTP/1.10 and http/1.1 too, so only version 2 is left out.
 func isVersion(b []byte) bool {
-	return len(b) > 5 && string(b[:5]) == "HTTP/" && b[5] >= '0' && b[5] <= '1'
+	return len(b) > 5 && is(b[:5], "http/") && b[5] >= '0' && b[5] <= '1'
 }
 
 // simple reports whether a line is a request of HTTP/0.9: GET and a target.

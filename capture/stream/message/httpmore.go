@@ -76,15 +76,25 @@ func (p *Parser) headerMap() map[string]string {
 		p.fields = map[string]string{}
 	}
 	clear(p.fields)
-	for _, h := range p.headers {
+	for i, h := range p.headers {
 		name := textproto.CanonicalMIMEHeaderKey(string(h.name))
-		if before, ok := p.fields[name]; ok {
-			p.fields[name] = before + ", " + string(h.value)
-			continue
+		if _, ok := p.fields[name]; !ok {
+			p.fields[name] = strings.Clone(p.join(p.sameName(i)))
 		}
-		p.fields[name] = string(h.value)
 	}
 	return p.fields
+}
+
+// sameName lists the values of the lines from number i on that have the name of
+// that line.
+func (p *Parser) sameName(i int) [][]byte {
+	p.same = append(p.same[:0], p.headers[i].value)
+	for _, h := range p.headers[i+1:] {
+		if bytes.EqualFold(h.name, p.headers[i].name) {
+			p.same = append(p.same, h.value)
+		}
+	}
+	return p.same
 }
 
 // parameters takes a query string apart, decoded as forms are (+ is a blank).

@@ -21,13 +21,15 @@ type Parser struct {
 
 	text    []byte // strings being made
 	headers []header
-	cookies list[record.HTTPCookie]
-	fields  map[string]string // RequestHeader or ResponseHeader
-	params  map[string]string
-	numbers []int32
-	names   []string
-	blobs   [][]byte
-	prints  []uint16
+	// forwarded are the values of X-Forwarded-For, same those of one name.
+	forwarded, same [][]byte
+	cookies         list[record.HTTPCookie]
+	fields          map[string]string // RequestHeader or ResponseHeader
+	params          map[string]string
+	numbers         []int32
+	names           []string
+	blobs           [][]byte
+	prints          []uint16
 }
 
 // plan is what a rule asks for beyond the fields that cost a load.

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"net/netip"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -85,8 +86,8 @@ func TestRequestLine(t *testing.T) {
 	for line, want := range map[string]message.Answer{
 		"GET / HTTP/1.1\r\n": message.Yes, "GET /": message.Yes, "GET": message.Perhaps, "GET /x\r\n": message.Yes,
 		"BREW / HTTP/1.1\n": message.Yes, "BREW /": message.Perhaps, "EHLO x\r\n": message.No, "USER root\r\n": message.No,
-		"OPTIONS rtsp://a RTSP/1.0\r\n": message.No, "PRI * HTTP/2.0\r\n": message.No, "get / HTTP/1.1\r\n": message.No, "\x00": message.No,
-		strings.Repeat("A", 40): message.No, "GET  / HTTP/1.1": message.Perhaps,
+		"OPTIONS rtsp://a RTSP/1.0\r\n": message.No, "PRI * HTTP/2.0\r\n": message.No, "get / HTTP/1.1\r\n": message.Yes, "GET / http/1.0\r\n": message.Yes, "x.y /a.php HTTP/1.1\n": message.Yes, "(x) / HTTP/1.1\n": message.No, "\x00": message.No,
+		strings.Repeat("A", 40): message.Perhaps, strings.Repeat("A", 9000): message.No, "POST /" + strings.Repeat("x", 1<<17): message.Yes, "BREW /" + strings.Repeat("x", 1<<17): message.No, "GET  / HTTP/1.1": message.Perhaps,
 	} {
 		if got := message.RequestLine([]byte(line)); got != want {
 			t.Errorf("%q: %d, want %d", line, got, want)
@@ -176,6 +177,47 @@ func TestSSH(t *testing.T) {
 		if parser().SSH([]byte("SSH-2.0-x\n"), packet[:n], true, header(), &r) {
 			t.Errorf("%d bytes are taken for an offer", n)
 		}
+	}
+}
+
+// TestMethods: what may stand in a method is what may stand in a token.
+func TestMethods(t *testing.T) {
+	const tokens = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	for c := range 256 {
+		want := message.No
+		if strings.IndexByte(tokens, byte(c)) >= 0 {
+			want = message.Yes
+		}
+		if got := message.RequestLine(append([]byte{byte(c)}, " / HTTP/1.1\n"...)); got != want {
+			t.Errorf("%#x: %d, want %d", c, got, want)
+		}
+	}
+}
+
+// TestManyHeaderLines: what a head costs grows with its length, and the line
+// that matters may be the last.
+func TestManyHeaderLines(t *testing.T) {
+	value := strings.Repeat("v", 200)
+	head := "GET / HTTP/1.1\r\n" + strings.Repeat("X-Forwarded-For: "+value+"\r\nX: "+value+"\r\n", 150) +
+		"X-Forwarded-For: 192.0.2.9\r\nContent-Length:\r\n  7\r\n\r\n"
+	p := parser()
+	var r record.HTTP
+	f := p.HTTP([]byte(head), header(), &r)
+	if f.Length != 7 || !strings.HasSuffix(r.XForwardedFor, ", "+value+", 192.0.2.9") || len(r.XForwardedFor) != 150*202+9 {
+		t.Errorf("%+v, %d bytes of X-Forwarded-For", f, len(r.XForwardedFor))
+	}
+	if got := r.RequestHeader["X"]; got != strings.Repeat(value+", ", 127)+value {
+		t.Errorf("%d bytes of X", len(got))
+	}
+	var before, after runtime.MemStats
+	const rounds = 20
+	runtime.ReadMemStats(&before)
+	for range rounds {
+		p.HTTP([]byte(head), header(), &r)
+	}
+	runtime.ReadMemStats(&after)
+	if n := int(after.TotalAlloc-before.TotalAlloc) / rounds; n > 4*len(head) {
+		t.Errorf("%d bytes allocated for a head of %d", n, len(head))
 	}
 }
 
