@@ -13,8 +13,9 @@ SOAKTIME   ?= 10m
 SOAKSTEPS  ?= 5000
 CROSS      := linux/amd64 linux/arm64 darwin/arm64 windows/amd64
 # The packages with goroutines of their own; the rest is plain code or waits
-# for programs.
-RACE       ?= ./firewall/... ./engine/... ./capture ./backend ./backend/nft ./internal/... ./cmd/...
+# for programs. Of backend/nft the tests of the monitor; the rest has no other.
+RACE       ?= ./firewall/... ./engine/... ./capture ./backend ./internal/... ./cmd/...
+RACE_NFT   ?= Watch|Damage|Listing|Close
 
 LINT_VERSION := v2.15.0
 TOOLS        := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/netcap-guard
@@ -58,7 +59,8 @@ test-tshark: need-root
 	NETCAP_GUARD_CAPTURES=$(abspath $(CAPTURES)) go test -count=1 -v -run '^TestAgainstTshark$$' -timeout 30m ./capture/stream
 
 race: need-root
-	NETCAP_GUARD_REQUIRE=1 CGO_ENABLED=1 go test -race $(RACE)
+	NETCAP_GUARD_REQUIRE=1 CGO_ENABLED=1 go test -race -short $(RACE)
+	NETCAP_GUARD_REQUIRE=1 CGO_ENABLED=1 go test -race -run '$(RACE_NFT)' ./backend/nft
 
 $(TOOLS)/golangci-lint-$(LINT_VERSION)/golangci-lint:
 	GOBIN=$(@D) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)

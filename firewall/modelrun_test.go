@@ -102,7 +102,11 @@ type modelRun struct {
 
 // runModel makes the steps. edit completes the configuration.
 func runModel(t *testing.T, w world, edit func(*ManagerConfig)) {
-	steps := modelNumber(t, modelSteps, defaultSteps)
+	steps := uint64(defaultSteps)
+	if testing.Short() { // with the race detector, which is after other faults
+		steps /= 3
+	}
+	steps = modelNumber(t, modelSteps, steps)
 	// The short run is the same each time, so that a change is judged by what
 	// it changes; the long one tries something new.
 	seed := uint64(20261122)
