@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -25,6 +26,8 @@ type reference struct {
 	began                   time.Time // the breaker's minute
 	inMinute                int
 
+	// fits reports whether the kernel has room for a block beside all others.
+	fits func(backend.Block) bool
 	// comment is how many bytes the kernel keeps of a block's comment.
 	comment int
 	stats   refStats
@@ -32,7 +35,7 @@ type reference struct {
 	ended   map[string]uint64 // events: why blocks ended
 
 	// escalated are the blocks that count for the next one, of the addresses
-	// that there is room for, the latest block last.
+	// that there is room for, the latest block last. A new Manager knows them.
 	escalated []refEscalated
 }
 
@@ -176,10 +179,18 @@ func (r *reference) key(req Request) (asked, k backend.Key) {
 	return asked, k
 }
 
+// answer is what a request led to, and the block in force then.
+type answer struct {
+	Outcome
+	block *refBlock // a copy; nil where there is none
+}
+
 // all makes requests that come together: in each change no key twice, and a
-// block by force alone.
-func (r *reference) all(reqs []Request) []Outcome {
-	out := make([]Outcome, len(reqs))
+// block by force alone. Which of them a full kernel keeps out depends on how
+// the change is cut in pieces: full says which did, and those must be ones for
+// which there is no room beside the others.
+func (r *reference) all(reqs []Request, full []bool) (out []answer, wrong []string) {
+	out = make([]answer, len(reqs))
 	var left []int
 	for i := range reqs {
 		left = append(left, i)
@@ -187,6 +198,7 @@ func (r *reference) all(reqs []Request) []Outcome {
 	for len(left) > 0 {
 		var later []int
 		seen := map[backend.Key]bool{}
+		change := &planned{}
 		for n, i := range left {
 			_, k := r.key(reqs[i])
 			switch {
@@ -197,7 +209,8 @@ func (r *reference) all(reqs []Request) []Outcome {
 				continue
 			default:
 				seen[k] = true
-				out[i] = r.block(reqs[i])
+				change.full = full[i]
+				out[i] = r.blockIn(change, reqs[i])
 			}
 			if reqs[i].Force {
 				if n == 0 {
@@ -206,14 +219,60 @@ func (r *reference) all(reqs []Request) []Outcome {
 				break
 			}
 		}
+		for _, b := range change.kept {
+			if !change.replaced && r.fits(b) {
+				wrong = append(wrong, b.String())
+			}
+		}
 		left = later
 	}
-	return out
+	return out, wrong
 }
 
-// block is a request for a valid block that is not of everybody; its prefix is
-// canonical.
-func (r *reference) block(req Request) Outcome {
+// planned is a change of the kernel for several requests.
+type planned struct {
+	full     bool            // the kernel has no room for the next one
+	kept     []backend.Block // those that it kept out
+	ahead    int             // new blocks among them, which the caps counted
+	replaced bool            // some block left its place
+}
+
+// block is a single request.
+func (r *reference) block(req Request) answer {
+	change := &planned{}
+	before, blocks := *r, maps.Clone(r.blocks)
+	if old := r.blocks[r.keyOf(req)]; old != nil {
+		copied := *old
+		blocks[old.Key] = &copied
+	}
+	a := r.blockIn(change, req)
+	if b := a.block; b != nil && a.Outcome == Created && !r.fits(b.Block) {
+		*r = before
+		r.blocks = blocks
+		change.full = true
+		return r.blockIn(change, req)
+	}
+	return a
+}
+
+func (r *reference) keyOf(req Request) backend.Key {
+	_, k := r.key(req)
+	return k
+}
+
+// blockIn is a request for a valid block that is not of everybody; its prefix
+// is canonical.
+func (r *reference) blockIn(change *planned, req Request) answer {
+	o := r.decide(change, req)
+	b := r.blocks[r.keyOf(req)]
+	if b == nil || !slices.Contains([]Outcome{Created, Extended, Duplicate}, o) {
+		return answer{Outcome: o}
+	}
+	copied := *b
+	return answer{o, &copied}
+}
+
+func (r *reference) decide(change *planned, req Request) Outcome {
 	asked, k := r.key(req)
 	force := req.Force && !k.Log
 	if r.exempt(asked.Prefix, force) || r.exempt(k.Prefix, force) {
@@ -231,11 +290,21 @@ func (r *reference) block(req Request) Outcome {
 		fresh.origin = OriginRule
 	}
 	switch {
-	case old == nil && !r.admit(req.ByRule):
+	case old == nil && !r.admit(req.ByRule, change.ahead):
 		r.stats.refused++
 		r.stats.errors++
 		return Refused
+	case change.full && (old == nil || replaces):
+		r.stats.errors++
+		if old == nil {
+			// Where one block was kept out, one that takes another's place in the
+			// same set is not tried: whether it would fit is not asked here.
+			change.kept = append(change.kept, fresh.Block)
+			change.ahead++
+		}
+		return Failed
 	case replaces:
+		change.replaced = true
 		if !later(end, old.ExpiresAt) {
 			fresh.ExpiresAt, fresh.loose = old.ExpiresAt, old.loose
 		}
@@ -303,8 +372,8 @@ func (r *reference) remember(req Request, k backend.Key) {
 // later: an end comes after another; the zero time is for ever.
 func later(a, b time.Time) bool { return !b.IsZero() && (a.IsZero() || a.After(b)) }
 
-func (r *reference) admit(byRule bool) bool {
-	if len(r.blocks) >= r.maxActive {
+func (r *reference) admit(byRule bool, ahead int) bool {
+	if len(r.blocks)+ahead >= r.maxActive {
 		return false
 	}
 	if !byRule {
@@ -386,7 +455,7 @@ func (r *reference) setList(origin string, list []netip.Prefix) {
 // the kernel shows them, and the whitelist of the configuration.
 func (r *reference) restart() {
 	r.white, r.lifted, r.stats = map[netip.Prefix][]string{}, map[netip.Prefix]bool{}, refStats{}
-	r.ended, r.escalated = map[string]uint64{}, nil
+	r.ended = map[string]uint64{}
 	r.began, r.inMinute = time.Time{}, 0
 	for _, p := range r.config {
 		r.white[p] = []string{OriginConfig}

@@ -49,6 +49,24 @@ func (*memoryWorld) kill(m *Manager) error {
 
 func (*memoryWorld) comment() int { return 127 }
 
+// room is, now and then, for a few blocks more than there are, or for none.
+func (w *memoryWorld) room(rng *rand.Rand, ref *reference) func(backend.Block) bool {
+	if rng.IntN(4) > 0 {
+		return func(backend.Block) bool { return true }
+	}
+	n := max(len(ref.blocks)+rng.IntN(3), 1)
+	w.mem.SetCapacity(n)
+	return func(b backend.Block) bool {
+		others := len(ref.blocks)
+		if ref.blocks[b.Key] != nil {
+			others--
+		}
+		return others < n
+	}
+}
+
+func (w *memoryWorld) relax() { w.mem.SetCapacity(0) }
+
 func (*memoryWorld) logPrefixes() []string { return []string{"SSH: "} }
 
 // settle lets the monitor speak, and what it asked for be done: the second

@@ -21,6 +21,38 @@ type nftWorld struct{ kernelWorld }
 
 func (*nftWorld) comment() int { return 127 }
 
+// nftRoom is how many blocks a set holds.
+const nftRoom = 3
+
+// start makes a Manager that allows more than its sets have room for.
+func (w *nftWorld) start(cfg *ManagerConfig) (*Manager, error) {
+	w.cfg = cfg
+	small := *cfg
+	small.MaxActiveBlocks = nftRoom
+	m, err := NewManager(&small)
+	if err == nil {
+		m.cfg.MaxActiveBlocks = cfg.MaxActiveBlocks
+	}
+	return m, err
+}
+
+func (*nftWorld) room(_ *rand.Rand, ref *reference) func(backend.Block) bool {
+	return func(b backend.Block) bool { return neighbours(ref, b) < nftRoom }
+}
+
+func (*nftWorld) relax() {}
+
+// neighbours is how many others are in the set in which the block lies.
+func neighbours(ref *reference, b backend.Block) int {
+	n := 0
+	for k, o := range ref.blocks {
+		if k != b.Key && setName(o.Block) == setName(b) {
+			n++
+		}
+	}
+	return n
+}
+
 func (*nftWorld) logPrefixes() []string { return []string{"SSH: ", "SYN flood: ", ""} }
 
 // settle waits for the monitor.
@@ -127,7 +159,7 @@ func (w *nftWorld) add(rng *rand.Rand, ref *reference, sets [][]backend.Key) dam
 	b.Key, b.Action = set[rng.IntN(len(set))], like.Action
 	for _, p := range universe() {
 		k := backend.Key{Prefix: p, Target: b.Target}
-		if ref.blocks[k] == nil && p.Bits() == b.Prefix.Bits() && p.Addr().BitLen() == b.Prefix.Addr().BitLen() && !ref.exempt(p, false) {
+		if ref.blocks[k] == nil && len(set) < nftRoom && p.Bits() == b.Prefix.Bits() && p.Addr().BitLen() == b.Prefix.Addr().BitLen() && !ref.exempt(p, false) {
 			b.Key = k
 		}
 	}
@@ -160,7 +192,8 @@ func (*nftWorld) otherAction(rng *rand.Rand, ref *reference, b backend.Block) (a
 		like := ref.blocks[o].Block
 		there := setName(like)
 		like.Action = b.Action
-		if ref.blocks[o].Action.Stops() && there != setName(b) && setName(like) == setName(b) {
+		roomy := neighbours(ref, backend.Block{Key: b.Key, Action: ref.blocks[o].Action}) < nftRoom
+		if roomy && ref.blocks[o].Action.Stops() && there != setName(b) && setName(like) == setName(b) {
 			return ref.blocks[o].Action, rng.IntN(2) == 0
 		}
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/netcap-guard/netcap-guard/backend"
@@ -17,7 +19,7 @@ func (r *modelRun) step() {
 		weight int
 		do     func()
 	}{
-		{72, r.opBlock}, {28, r.opAgain}, {10, r.opBulk}, {8, r.opUnblock}, {24, r.opClock}, {12, r.opAllow}, {16, r.opDisallow},
+		{72, r.opBlock}, {28, r.opAgain}, {10, r.opBulk}, {12, r.opTogether}, {8, r.opUnblock}, {24, r.opClock}, {12, r.opAllow}, {16, r.opDisallow},
 		{8, r.opSetList}, {1, r.opFlush}, {40, r.opDamage}, {12, r.opCrash}, {1, r.opClose}, {6, r.opBadInput},
 	}
 	total := 0
@@ -139,22 +141,53 @@ func (r *modelRun) drawn(k backend.Key, force bool) Request {
 
 func (r *modelRun) request(k backend.Key, force bool) {
 	req := r.drawn(k, force)
+	r.ref.fits = r.w.room(r.rng, r.ref)
+	defer r.w.relax()
 	text := len(req.Escalation) == 0 && req.IPv6Prefix == 0 && req.Action.Stops()
 	if text && !req.Force && r.chance(30) {
 		r.requestText(req)
 		return
 	}
 	want := r.ref.block(req)
-	_, k = r.ref.key(req)
 	req.Prefix = r.form(req.Prefix)
 	res, err := r.m.Block(context.Background(), req)
 	r.tell(req, res.Outcome)
-	if res.Outcome != want || (err != nil) != (want == Refused) || want == Refused && !errors.Is(err, ErrRefused) {
-		r.t.Errorf("block %v: %s, %v, want %s", req.Prefix, res.Outcome, err, want)
+	r.judge(req, res.Outcome, err, want)
+	r.judgeBlock(req, res.Block, want)
+}
+
+// errorOf is the error that comes with an outcome of a valid request.
+func errorOf(o Outcome) error {
+	switch o {
+	case Refused:
+		return ErrRefused
+	case Failed:
+		return backend.ErrFull
 	}
-	b := r.ref.blocks[k]
-	if slices.Contains([]Outcome{Created, Extended, Duplicate}, want) && (res.Block.Prefix != k.Prefix || res.Block.ExpiresAt.Sub(b.ExpiresAt).Abs() > rounding) {
-		r.t.Errorf("block %v: in force is %+v, want until %s", req.Prefix, res.Block, b.ExpiresAt)
+	return nil
+}
+
+// judge compares what came of a request with what should have.
+func (r *modelRun) judge(req Request, got Outcome, err error, want answer) {
+	r.t.Helper()
+	wantErr := errorOf(want.Outcome)
+	if got != want.Outcome || (err != nil) != (wantErr != nil) || wantErr != nil && !errors.Is(err, wantErr) {
+		r.t.Errorf("block %v: %s, %v, want %s", req.Prefix, got, err, want)
+	}
+}
+
+// judgeBlock compares the block in force that a request was answered with.
+func (r *modelRun) judgeBlock(req Request, got BlockInfo, want answer) {
+	r.t.Helper()
+	b := want.block
+	if b == nil {
+		if got != (BlockInfo{}) {
+			r.t.Errorf("block %v: %s, and in force is %+v", req.Prefix, want, got)
+		}
+		return
+	}
+	if w := line((&entry{Block: b.Block}).info(), b.origin); line(got, got.Origin) != w || got.ExpiresAt.Sub(b.ExpiresAt).Abs() > rounding {
+		r.t.Errorf("block %v: in force is %s until %s, want %s until %s", req.Prefix, line(got, got.Origin), got.ExpiresAt.UTC(), w, b.ExpiresAt.UTC())
 	}
 }
 
@@ -163,9 +196,23 @@ func (r *modelRun) tell(req Request, o Outcome) {
 		req.Duration, req.Escalation, req.EscalationMemory, req.IPv6Prefix, req.Rule, req.Force, req.ByRule, o)
 }
 
-// opBulk is several requests at once, some of them for the same address.
-func (r *modelRun) opBulk() {
+// several draws requests that come together, some of them for the same
+// address; a third of the time hosts with one action, which fill a set.
+func (r *modelRun) several() []Request {
 	var reqs []Request
+	if r.chance(33) {
+		like := r.drawn(backend.Key{Prefix: universe()[0], Target: backend.Target(r.rng.IntN(2))}, false)
+		like.Escalation, like.ByRule = nil, false
+		for _, p := range universe() {
+			if p.Bits() == 32 && !r.ref.exempt(p, false) {
+				like.Prefix = p
+				like.Duration = r.duration(r.ref.keyOf(like))
+				reqs = append(reqs, like)
+			}
+		}
+		r.rng.Shuffle(len(reqs), func(i, j int) { reqs[i], reqs[j] = reqs[j], reqs[i] })
+		return reqs
+	}
 	for range 2 + r.rng.IntN(5) {
 		k := backend.Key{Prefix: pick(r, universe()), Log: r.chance(10)}
 		if keys := r.ref.keys(); len(keys) > 0 && r.chance(30) {
@@ -182,18 +229,105 @@ func (r *modelRun) opBulk() {
 		req.Escalation = nil
 		reqs = append(reqs, req)
 	}
-	want := r.ref.all(reqs)
-	for i := range reqs {
-		reqs[i].Prefix = r.form(reqs[i].Prefix)
+	return reqs
+}
+
+// formed are the requests with their prefixes in one of their forms.
+func (r *modelRun) formed(reqs []Request) []Request {
+	out := slices.Clone(reqs)
+	for i := range out {
+		out[i].Prefix = r.form(out[i].Prefix)
 	}
-	r.say("together: ")
-	for i, res := range r.m.BlockAll(context.Background(), reqs) {
-		r.tell(reqs[i], res.Outcome)
+	return out
+}
+
+// judgeAll compares what came of requests that were made together.
+func (r *modelRun) judgeAll(reqs []Request, got []Result, errs []error) {
+	r.t.Helper()
+	full := make([]bool, len(reqs))
+	for i := range reqs {
+		full[i] = got[i].Outcome == Failed && errors.Is(errs[i], backend.ErrFull)
+		r.tell(reqs[i], got[i].Outcome)
 		r.say("; ")
-		if res.Outcome != want[i] || (res.Err != nil) != (want[i] == Refused) {
-			r.t.Errorf("block %v: %s, %v, want %s", reqs[i].Prefix, res.Outcome, res.Err, want[i])
+	}
+	want, wrong := r.ref.all(reqs, full)
+	if len(wrong) > 0 {
+		r.t.Errorf("there is room for %q, and the kernel was said to be full", wrong)
+	}
+	for i := range reqs {
+		r.judge(reqs[i], got[i].Outcome, errs[i], want[i])
+		if got[i].Block != (BlockInfo{}) {
+			r.judgeBlock(reqs[i], got[i].Block, want[i])
 		}
 	}
+	r.compareManager("after requests together the Manager")
+}
+
+// opBulk is several requests of one caller.
+func (r *modelRun) opBulk() {
+	reqs := r.several()
+	r.ref.fits = r.w.room(r.rng, r.ref)
+	defer r.w.relax()
+	r.say("a list: ")
+	got, errs := make([]Result, len(reqs)), make([]error, len(reqs))
+	for i, res := range r.m.BlockAll(context.Background(), r.formed(reqs)) {
+		got[i].Outcome, errs[i] = res.Outcome, res.Err
+	}
+	r.judgeAll(reqs, got, errs)
+}
+
+// opTogether is several callers who come, one after the other, while the kernel
+// is busy; now and then one of them gives up.
+func (r *modelRun) opTogether() {
+	reqs := r.several()
+	r.ref.fits = r.w.room(r.rng, r.ref)
+	defer r.w.relax()
+	quits := -1
+	if r.chance(20) {
+		quits = r.rng.IntN(len(reqs))
+	}
+	got, errs := make([]Result, len(reqs)), make([]error, len(reqs))
+	ctx, quit := context.WithCancel(context.Background())
+	defer quit()
+	r.m.kernel.Lock()
+	var all sync.WaitGroup
+	left := make(chan struct{})
+	for i, req := range r.formed(reqs) {
+		all.Go(func() {
+			whose := context.Background()
+			if i == quits {
+				whose = ctx
+				defer close(left)
+			}
+			got[i], errs[i] = r.m.Block(whose, req)
+		})
+		for r.waiting() <= i {
+			runtime.Gosched()
+		}
+	}
+	r.say("callers together: ")
+	if quits >= 0 {
+		quit()
+		<-left
+		r.say("(%v gives up: %v) ", reqs[quits].Prefix, errs[quits])
+	}
+	r.m.kernel.Unlock()
+	all.Wait()
+	if quits >= 0 {
+		r.ref.stats.errors++
+		if got[quits].Outcome != Failed || !errors.Is(errs[quits], context.Canceled) {
+			r.t.Errorf("who gave up is told %s, %v", got[quits].Outcome, errs[quits])
+		}
+		reqs, got, errs = slices.Delete(reqs, quits, quits+1), slices.Delete(got, quits, quits+1), slices.Delete(errs, quits, quits+1)
+	}
+	r.judgeAll(reqs, got, errs)
+}
+
+// waiting is how many callers wait for the kernel.
+func (r *modelRun) waiting() int {
+	r.m.queue.mu.Lock()
+	defer r.m.queue.mu.Unlock()
+	return len(r.m.queue.waiting)
 }
 
 // requestText is a request as the page has it.
@@ -208,17 +342,17 @@ func (r *modelRun) requestText(req Request) {
 		do, text = r.m.BlockIP, req.Prefix.Addr().String()
 	}
 	r.say("block %q %s %s for %s, rule %.12q: %s wanted", text, config.Target, config.Action, req.Duration, req.Rule, want)
-	var refused error
-	if want == Refused {
-		refused = ErrRefused
-	}
-	r.expect(do(text, config), refused)
+	r.expect(do(text, config), errorOf(want.Outcome))
 }
 
 func (r *modelRun) opUnblock() {
 	p := pick(r, universe())
 	if keys := r.ref.keys(); len(keys) > 0 && r.chance(80) {
 		p = pick(r, keys).Prefix
+	}
+	if r.chance(30) {
+		r.unblockList(p)
+		return
 	}
 	had := r.ref.stats.removed
 	r.ref.unblock(p)
@@ -234,6 +368,25 @@ func (r *modelRun) opUnblock() {
 	lifted, err := r.m.Unblock(context.Background(), form)
 	if r.expect(err, nil); uint64(len(lifted)) != had {
 		r.t.Errorf("unblock %v lifted %d, want %d", form, len(lifted), had)
+	}
+}
+
+// unblockList is a list of prefixes, one of them twice.
+func (r *modelRun) unblockList(p netip.Prefix) {
+	list := []netip.Prefix{p, pick(r, universe()), pick(r, universe()), p}
+	forms, had := make([]netip.Prefix, len(list)), make([]int, len(list))
+	for i, p := range list {
+		before := r.ref.stats.removed
+		r.ref.unblock(p)
+		forms[i], had[i] = r.form(p), int(r.ref.stats.removed-before)
+	}
+	r.say("unblock %v", forms)
+	lifted, err := r.m.UnblockAll(context.Background(), forms)
+	r.expect(err, nil)
+	for i := range list {
+		if len(lifted[i]) != had[i] {
+			r.t.Errorf("unblock %v lifted %d, want %d", forms[i], len(lifted[i]), had[i])
+		}
 	}
 }
 
