@@ -125,21 +125,21 @@ func (r *reader) reading(table, set string) (got []element, quiet bool, err erro
 		return nil, false, err
 	}
 	got = make([]element, 0, before)
-	here := make(map[string]struct{}, before)
+	here := make(map[identity]struct{}, before)
 	twice := false
+	var store arena
 	changed, err := r.dump(unix.NFT_MSG_GETSETELEM, []netlink.Attribute{
 		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: text(table)},
 		{Type: unix.NFTA_SET_ELEM_LIST_SET, Data: text(set)},
 	}, func(attrs []byte, read time.Time) {
-		for _, e := range decodeElements(attrs, read) {
-			id := e.identity()
-			if _, ok := here[id]; ok {
+		decodeElements(attrs, read, &store, func(e element) {
+			n := len(here)
+			if here[e.identity()] = struct{}{}; len(here) == n {
 				twice = true
-				continue
+				return
 			}
-			here[id] = struct{}{}
 			got = append(got, e)
-		}
+		})
 	})
 	if err != nil {
 		return nil, false, err
@@ -150,7 +150,7 @@ func (r *reader) reading(table, set string) (got []element, quiet bool, err erro
 
 // united is got and what only the readings before it saw.
 func united(got, before []element) []element {
-	here := make(map[string]struct{}, len(got))
+	here := make(map[identity]struct{}, len(got))
 	for _, e := range got {
 		here[e.identity()] = struct{}{}
 	}
@@ -182,34 +182,51 @@ func (r *reader) count(table, set string) (uint32, error) {
 	return 0, nil
 }
 
-func (e element) identity() string {
-	if e.end {
-		return string(e.key) + "]"
-	}
-	return string(e.key)
+// identity is what tells the elements of a set apart.
+type identity struct {
+	key    [16]byte
+	length uint8
+	end    bool
 }
 
-func decodeElements(attrs []byte, read time.Time) []element {
-	var out []element
+func (e *element) identity() identity {
+	id := identity{length: uint8(len(e.key)), end: e.end}
+	copy(id.key[:], e.key)
+	return id
+}
+
+// arena keeps the keys of many elements together: one allocation for hundreds.
+type arena []byte
+
+func (a *arena) keep(b []byte) []byte {
+	if cap(*a)-len(*a) < len(b) {
+		*a = make([]byte, 0, max(4096, len(b)))
+	}
+	n := len(*a)
+	*a = append(*a, b...)
+	return (*a)[n:len(*a):len(*a)]
+}
+
+// decodeElements calls each with every element of a message.
+func decodeElements(attrs []byte, read time.Time, store *arena, each func(element)) {
 	for typ, list := range attributes(attrs) {
 		if typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			continue
 		}
 		for _, data := range attributes(list) {
-			out = append(out, decodeElement(data, read))
+			each(decodeElement(data, read, store))
 		}
 	}
-	return out
 }
 
-func decodeElement(attrs []byte, read time.Time) element {
+func decodeElement(attrs []byte, read time.Time, store *arena) element {
 	e := element{read: read}
 	for typ, data := range attributes(attrs) {
 		switch typ {
 		case unix.NFTA_SET_ELEM_KEY:
 			for typ, value := range attributes(data) {
 				if typ == unix.NFTA_DATA_VALUE {
-					e.key = append([]byte(nil), value...)
+					e.key = store.keep(value)
 				}
 			}
 		case unix.NFTA_SET_ELEM_FLAGS:

@@ -161,8 +161,9 @@ func (t *transcript) ofElements(set string, deleted []byte) {
 		t.look = "element added to set " + set
 		return
 	}
+	var store arena
 	for typ, data := range attributes(deleted) {
-		one, ok := k.block(decodeElement(data, time.Time{}))
+		one, ok := k.block(decodeElement(data, time.Time{}, &store))
 		switch {
 		case typ != unix.NFTA_LIST_ELEM:
 			t.look = "a deletion from set " + set + " was not understood"

@@ -75,14 +75,15 @@ func allowed(prefixes []netip.Prefix) map[string][]nftables.SetElement {
 // sameElements reports whether an interval set that holds have allows what one
 // with want would.
 func sameElements(have []element, want []nftables.SetElement) bool {
-	a, b := make(map[string]struct{}), make(map[string]struct{})
+	a, b := make(map[identity]struct{}), make(map[identity]struct{})
 	for _, e := range have {
 		if !e.endsNothing() {
 			a[e.identity()] = struct{}{}
 		}
 	}
 	for _, e := range want {
-		b[element{key: e.Key, end: e.IntervalEnd}.identity()] = struct{}{}
+		one := element{key: e.Key, end: e.IntervalEnd}
+		b[one.identity()] = struct{}{}
 	}
 	return maps.Equal(a, b)
 }

@@ -153,11 +153,13 @@ func answer(h header, body []byte, read time.Time) (*element, error) {
 	if len(body) < 4 {
 		return nil, errors.New("malformed answer")
 	}
-	elements := decodeElements(body[4:], read)
-	if len(elements) != 1 {
-		return nil, fmt.Errorf("%d elements in an answer for one", len(elements))
+	var one element
+	n := 0
+	decodeElements(body[4:], read, new(arena), func(e element) { one, n = e, n+1 })
+	if n != 1 {
+		return nil, fmt.Errorf("%d elements in an answer for one", n)
 	}
-	return &elements[0], nil
+	return &one, nil
 }
 
 func (q question) encode(table string) ([]byte, error) {

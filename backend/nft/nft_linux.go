@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -193,6 +195,7 @@ func (b *Backend) blocks() ([]backend.Block, error) {
 		return nil, fmt.Errorf("read sets: %w", err)
 	}
 	var out []backend.Block
+	texts := make(map[string]string)
 	b.skipped = 0
 	for _, d := range defs {
 		k, ours := parseKind(d.name)
@@ -207,17 +210,35 @@ func (b *Backend) blocks() ([]backend.Block, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read set %s: %w", d.name, err)
 		}
-		for _, e := range elements {
-			one, ok := k.block(e)
+		out = slices.Grow(out, len(elements))
+		for i := range elements {
+			one, ok := k.block(elements[i])
 			switch {
 			case !ok:
 				b.skipped++
-			case !one.Expired(e.read):
+			case !one.Expired(elements[i].read):
+				one.Rule, one.Reason = same(texts, one.Rule), same(texts, one.Reason)
 				out = append(out, one)
 			}
 		}
 	}
 	return out, nil
+}
+
+// maxTexts bounds how many different texts are looked for twice.
+const maxTexts = 4096
+
+// same returns a text from those seen before: most blocks say the same as
+// others, and what they say would otherwise keep the whole comment.
+func same(seen map[string]string, s string) string {
+	if t, ok := seen[s]; ok {
+		return t
+	}
+	s = strings.Clone(s)
+	if len(seen) < maxTexts {
+		seen[s] = s
+	}
+	return s
 }
 
 // Flush removes all blocks with their sets and rules in one transaction; the
