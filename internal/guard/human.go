@@ -132,7 +132,7 @@ func (s *statsBody) human() string {
 		fmt.Fprintf(&b, "evidence: %d files written, %d gave way, %d lost, %d failed\n", v.Written, v.Evicted, v.Lost, v.Failed)
 	}
 	if c := s.Connections; c != (connectionStats{}) {
-		fmt.Fprintf(&b, "connections ended: %d, failed attempts %d\n", c.Ended, c.Failed)
+		fmt.Fprintf(&b, "connections ended: %d, failed attempts %d, blocks without room %d\n", c.Ended, c.Failed, c.Lost)
 	}
 	return b.String()
 }
