@@ -51,6 +51,11 @@ type world interface {
 	settle(t *testing.T, m *Manager, arrived func() bool)
 	// comment is how many bytes the kernel keeps of a comment.
 	comment() int
+	// room says before each request, or several together, what the kernel has
+	// room for: whether a block fits beside the others.
+	room(rng *rand.Rand, ref *reference) (fits func(backend.Block) bool)
+	// relax ends that.
+	relax()
 	// logPrefixes are those of kernel log rules.
 	logPrefixes() []string
 }
@@ -138,7 +143,7 @@ func runModel(t *testing.T, w world, edit func(*ManagerConfig)) {
 	for _, p := range white {
 		r.cfg.Whitelist = append(r.cfg.Whitelist, p.String())
 	}
-	r.cfg.MaxEscalations = modelEscalations
+	r.cfg.MaxEscalations, r.cfg.StateDir = modelEscalations, t.TempDir()
 	edit(r.cfg)
 	r.start()
 	blocks := 0
@@ -347,7 +352,7 @@ func universe() []netip.Prefix {
 	var out []netip.Prefix
 	for _, s := range []string{
 		"198.18.0.0/15", "198.18.0.0/16", "198.18.1.0/24", "198.18.1.0/25", "198.18.1.128/25", "198.18.1.128/32", "198.18.1.129/32",
-		"198.18.1.255/32", "198.18.2.0/31", "198.18.2.2/31", "198.18.3.3/32", "198.19.0.0/24", "203.0.113.0/24", "203.0.113.9/32",
+		"198.18.1.255/32", "198.18.4.1/32", "198.18.4.2/32", "198.18.2.0/31", "198.18.2.2/31", "198.18.3.3/32", "198.19.0.0/24", "203.0.113.0/24", "203.0.113.9/32",
 		"126.0.0.0/7", "127.0.0.5/32", "224.0.0.251/32", "128.0.0.0/1", "0.0.0.0/0", "255.255.255.255/32",
 		"2001:db8::/32", "2001:db8:1::/48", "2001:db8:1::/64", "2001:db8:1::/126", "2001:db8:1::1/128", "2001:db8:1::2/128",
 		"2001:db8:1::5/128", "2001:db8:1::6/127", "2001:db8:ffff:ffff::/64", "ff02::1/128", "::1/128", "fe00::/7",
