@@ -38,6 +38,7 @@ type event struct {
 		Expires  time.Time `json:"expires"`
 		Rule     string    `json:"rule"`
 		DryRun   bool      `json:"dry_run"`
+		Evidence string    `json:"evidence"`
 	} `json:"action"`
 	Log struct {
 		Prefix string `json:"prefix"`

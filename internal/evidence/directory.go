@@ -174,8 +174,8 @@ func (c *counted) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// fill writes the packets; the last one, which led to the block, carries the
-// rule's name as the section does.
+// fill writes the packets; the one that led to the block carries the rule's
+// name as the section does.
 func fill(out *counted, c named, packets []found, application string) error {
 	w, err := capture.NewPcapngWriter(out, capture.PcapngSection{Application: application, Comment: c.Rule})
 	if err != nil {
@@ -183,7 +183,7 @@ func fill(out *counted, c named, packets []found, application string) error {
 	}
 	for i := range packets {
 		comment := ""
-		if i == len(packets)-1 {
+		if packets[i].crossed {
 			comment = c.Rule
 		}
 		if err := w.Write(&packets[i].Packet, comment); err != nil {

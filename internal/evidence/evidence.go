@@ -93,6 +93,8 @@ type Keeper struct {
 	cfg Config
 	dir directory
 
+	order atomic.Uint64 // of the packets that counted
+
 	mu    sync.Mutex // guards tapes
 	tapes []*Tape
 
@@ -132,7 +134,7 @@ func Open(cfg Config) (*Keeper, error) {
 
 // NewTape makes the tape of one worker.
 func (k *Keeper) NewTape() *Tape {
-	t := newTape(k.cfg.Memory)
+	t := newTape(k.cfg.Memory, &k.order)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.tapes = append(k.tapes, t)

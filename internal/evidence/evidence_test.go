@@ -10,8 +10,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -169,8 +171,34 @@ func TestMatchedPacketsStay(t *testing.T) {
 	}
 }
 
+// One worker may be ahead of another: what it counted before the packet that
+// crossed the threshold belongs to the block, what came after does not.
+func TestWorkersThatAreAhead(t *testing.T) {
+	k := keeper(t, Config{Inline: true})
+	slow, fast := k.NewTape(), k.NewTape()
+	see := func(tape *Tape, n int) {
+		tape.Packet(packet(n), address4(1), address4(2))
+		tape.Matched(packet(n), address4(1), address4(2))
+	}
+	see(fast, 8)
+	see(fast, 9)
+	see(slow, 1)
+	fast.Packet(packet(10), address4(1), address4(2)) // did not count
+	see(slow, 2)                                      // crosses
+	see(fast, 11)
+	see(slow, 3)
+	data, err := os.ReadFile(k.Collect(Case{Prefix: host("10.0.0.1"), Rule: "Scan", At: at(2)}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !regexp.MustCompile("(?s)Scan.*packet 1.*packet 2.*Scan.*packet 8.*packet 9").Match(data) ||
+		bytes.Count(data, []byte("packet ")) != 4 {
+		t.Errorf("%q", data)
+	}
+}
+
 func TestLongPacketsAreCut(t *testing.T) {
-	tape := newTape(1)
+	tape := newTape(1, new(atomic.Uint64))
 	long := &capture.Packet{Data: make([]byte, 60_000), Time: 1, Length: 60_000, Link: capture.LinkEthernet}
 	for range 1000 {
 		tape.Packet(long, address4(1), address4(2))
@@ -182,7 +210,7 @@ func TestLongPacketsAreCut(t *testing.T) {
 }
 
 func TestCopyingDoesNotAllocate(t *testing.T) {
-	tape := newTape(1)
+	tape := newTape(1, new(atomic.Uint64))
 	p, src, dst := packet(1), address4(1), address4(2)
 	if n := testing.AllocsPerRun(10, func() {
 		for range 5000 {
@@ -330,7 +358,7 @@ func TestTooManyCases(t *testing.T) {
 
 // BenchmarkTape is what evidence costs a packet.
 func BenchmarkTape(b *testing.B) {
-	tape := newTape(defaultMemory)
+	tape := newTape(defaultMemory, new(atomic.Uint64))
 	p, src, dst := packet(1), address4(1), address4(2)
 	p.Data = make([]byte, 532)
 	b.ReportAllocs()
@@ -342,7 +370,7 @@ func BenchmarkTape(b *testing.B) {
 // BenchmarkCollect is what it takes to find the packets of one source on a
 // full tape.
 func BenchmarkCollect(b *testing.B) {
-	tape := newTape(defaultMemory)
+	tape := newTape(defaultMemory, new(atomic.Uint64))
 	for n := range 100_000 {
 		tape.Packet(packet(n), address4(n%10_000), address4(0))
 	}

@@ -28,8 +28,9 @@ const (
 // copied, and counted.
 type Tape struct {
 	recent, matched reel
-	number          uint64 // of the packets
-	last            uint64 // number of the packet that was copied to matched last
+	order           *atomic.Uint64 // of what counts, in all tapes
+	number          uint64         // of the packets
+	last            uint64         // number of the packet that was copied to matched last
 	missed          atomic.Uint64
 }
 
@@ -52,6 +53,7 @@ type entry struct {
 	src, dst         address
 	time             int64
 	number           uint64
+	order            uint64 // 0 = it did not count
 	at, size, length int32
 	link             capture.LinkType
 	iface            int32
@@ -66,10 +68,10 @@ func addressOf(a netip.Addr) address {
 	return address{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])}
 }
 
-func newTape(memory int) *Tape {
-	const size = segmentBytes + segmentPackets*72
+func newTape(memory int, order *atomic.Uint64) *Tape {
+	const size = segmentBytes + segmentPackets*80
 	half := max(memory/2/size, minSegments)
-	t := &Tape{}
+	t := &Tape{order: order}
 	t.recent.segments, t.matched.segments = make([]segment, half), make([]segment, half)
 	return t
 }
@@ -78,7 +80,7 @@ func newTape(memory int) *Tape {
 func (t *Tape) Packet(p *capture.Packet, src, dst netip.Addr) {
 	t.number++
 	if src.IsValid() {
-		t.copy(&t.recent, p, src, dst)
+		t.copy(&t.recent, p, src, dst, 0)
 	}
 }
 
@@ -90,11 +92,11 @@ func (t *Tape) Matched(p *capture.Packet, src, dst netip.Addr) {
 	}
 	t.last = t.number
 	if src.IsValid() {
-		t.copy(&t.matched, p, src, dst)
+		t.copy(&t.matched, p, src, dst, t.order.Add(1))
 	}
 }
 
-func (t *Tape) copy(r *reel, p *capture.Packet, src, dst netip.Addr) {
+func (t *Tape) copy(r *reel, p *capture.Packet, src, dst netip.Addr, order uint64) {
 	size := min(len(p.Data), maxKept)
 	i := int(r.current.Load())
 	s := &r.segments[i]
@@ -114,7 +116,7 @@ func (t *Tape) copy(r *reel, p *capture.Packet, src, dst netip.Addr) {
 		r.current.Store(int32(i))
 	}
 	s.entries[s.n] = entry{
-		src: addressOf(src), dst: addressOf(dst), time: p.Time, number: t.number,
+		src: addressOf(src), dst: addressOf(dst), time: p.Time, number: t.number, order: order,
 		at: int32(s.used), size: int32(size), length: int32(p.Length), link: p.Link, iface: int32(p.Iface),
 	}
 	copy(s.data[s.used:], p.Data[:size])
@@ -127,22 +129,56 @@ func (t *Tape) copy(r *reel, p *capture.Packet, src, dst netip.Addr) {
 type found struct {
 	capture.Packet // its Number is the tape's
 	tape           int
+	crossed        bool // it led to the block
 }
 
 // lastOf returns the last packets of a case, oldest first, at most so many.
 func lastOf(tapes []*Tape, c Case, most int) []found {
 	var all []found
 	m := matcherOf(c)
+	for _, t := range tapes {
+		m.crossing = max(m.crossing, t.matched.orderOf(m))
+	}
 	for i, t := range tapes {
 		for _, r := range []*reel{&t.recent, &t.matched} {
 			all = r.collect(all, m, i, most)
 		}
 	}
 	slices.SortFunc(all, func(a, b found) int {
-		return cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(a.tape, b.tape), cmp.Compare(a.Number, b.Number))
+		return cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(a.tape, b.tape), cmp.Compare(a.Number, b.Number), first(a.crossed, b.crossed))
 	})
 	all = slices.CompactFunc(all, func(a, b found) bool { return a.tape == b.tape && a.Number == b.Number })
+	if m.crossing == 0 && len(all) > 0 {
+		all[len(all)-1].crossed = true // as far as is known
+	}
 	return all[max(len(all)-most, 0):]
+}
+
+// first orders what is true before what is not.
+func first(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	}
+	return 1
+}
+
+// orderOf is the place among all that counted of the packet that led to the
+// block; 0 = it is not on this reel.
+func (r *reel) orderOf(m matcher) (order uint64) {
+	for i := range r.segments {
+		s := &r.segments[i]
+		s.mu.Lock()
+		for e := range s.entries[:s.n] {
+			if e := &s.entries[e]; e.time == m.until && m.matches(e) {
+				order = max(order, e.order)
+			}
+		}
+		s.mu.Unlock()
+	}
+	return order
 }
 
 // collect appends a reel's last packets that match, in any order, at most so
@@ -155,7 +191,7 @@ func (r *reel) collect(all []found, m matcher, tape, most int) []found {
 		s.mu.Lock()
 		for i := s.n - 1; i >= 0 && len(all) < enough; i-- {
 			if e := &s.entries[i]; m.matches(e) {
-				all = append(all, s.take(e, tape))
+				all = append(all, s.take(e, tape, e.order != 0 && e.order == m.crossing))
 			}
 		}
 		s.mu.Unlock()
@@ -166,8 +202,8 @@ func (r *reel) collect(all []found, m matcher, tape, most int) []found {
 	return all
 }
 
-func (s *segment) take(e *entry, tape int) found {
-	return found{tape: tape, Packet: capture.Packet{
+func (s *segment) take(e *entry, tape int, crossed bool) found {
+	return found{tape: tape, crossed: crossed, Packet: capture.Packet{
 		Data: slices.Clone(s.data[e.at : e.at+e.size]), Time: e.time, Length: int(e.length),
 		Link: e.link, Number: e.number, Iface: int(e.iface),
 	}}
@@ -177,7 +213,11 @@ func (s *segment) take(e *entry, tape int) found {
 type matcher struct {
 	base, mask  address
 	destination bool
-	until       int64
+	// until is the time of the packet that led to the block. Another worker may
+	// have been ahead of it: what counted before it, in the order that was
+	// counted in, belongs to the case whatever its time.
+	until    int64
+	crossing uint64 // that packet's place in the order
 }
 
 func matcherOf(c Case) matcher {
@@ -197,5 +237,6 @@ func (m *matcher) matches(e *entry) bool {
 	if m.destination {
 		a = e.dst
 	}
-	return a.high&m.mask.high == m.base.high && a.low&m.mask.low == m.base.low && e.time <= m.until
+	return a.high&m.mask.high == m.base.high && a.low&m.mask.low == m.base.low &&
+		(e.time <= m.until || e.order != 0 && e.order <= m.crossing)
 }
