@@ -230,8 +230,6 @@ func (w *nftWorld) filter(t *testing.T) func(backend.Target, netip.Addr) bool {
 			continue
 		}
 		if strings.HasPrefix(o.Set.Name, "allow") {
-			rules.look(t, "source", o.Set.Name, `"field":"saddr"`, `"return"`)
-			rules.look(t, "destination", o.Set.Name, `"field":"daddr"`, `"return"`)
 			for _, e := range o.Set.Elem {
 				first, last := elementSpan(t, e)
 				allowed = append(allowed, first, last)
@@ -249,7 +247,7 @@ func (w *nftWorld) filter(t *testing.T) func(backend.Target, netip.Addr) bool {
 		if strings.Contains(o.Set.Name, "_dst") {
 			target, field = backend.Destination, `"field":"daddr"`
 		}
-		wants := []string{field}
+		var wants []string
 		for _, e := range o.Set.Elem {
 			a, _ := elementSpan(t, e)
 			stopped[target][netip.PrefixFrom(a, bits)] = true
@@ -258,7 +256,7 @@ func (w *nftWorld) filter(t *testing.T) func(backend.Target, netip.Addr) bool {
 				wants = append(wants, `"`+netip.PrefixFrom(ones, bits).Masked().Addr().String()+`"`)
 			}
 		}
-		rules.look(t, target.String(), o.Set.Name, wants...)
+		rules.look(t, target.String(), o.Set.Name, "@allow"+family(o.Set.Name), field, wants...)
 	}
 	return func(target backend.Target, a netip.Addr) bool {
 		for i := 0; i < len(allowed); i += 2 {
@@ -297,16 +295,30 @@ func (all *ruleset) rules(t *testing.T) nftRules {
 	return rules
 }
 
-// look reports a chain that does not look into a set with what is wanted.
-func (r nftRules) look(t *testing.T, chain, set string, wants ...string) {
+// look reports a chain that does not look into a set at the field with what is
+// wanted, or does so for addresses of the allow set, too.
+func (r nftRules) look(t *testing.T, chain, set, allow, field string, wants ...string) {
 	t.Helper()
+	returned := false // to whom the chain has let go by then
 	for _, rule := range r[chain] {
 		lacks := func(want string) bool { return !strings.Contains(rule, want) }
-		if !lacks(`"@`+set+`"`) && !slices.ContainsFunc(wants, lacks) {
+		allows := !lacks(field) && !lacks(`"`+allow+`"`)
+		if allows && !lacks(`"return"`) {
+			returned = true
+		}
+		if !lacks(`"@`+set+`"`) && !lacks(field) && !slices.ContainsFunc(wants, lacks) && (returned || allows && !lacks(`"op":"!="`)) {
 			return
 		}
 	}
-	t.Errorf("chain %s does not look into set %s with %q:\n%s", chain, set, wants, strings.Join(r[chain], "\n"))
+	t.Errorf("chain %s does not look into set %s with %q and out of %s:\n%s", chain, set, wants, allow, strings.Join(r[chain], "\n"))
+}
+
+// family is the 4 or 6 in a set's name.
+func family(set string) string {
+	if strings.Contains(set, "_src6_") || strings.Contains(set, "_dst6_") {
+		return "6"
+	}
+	return "4"
 }
 
 // elementSpan is the first and the last address of an element.
