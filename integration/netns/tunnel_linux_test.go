@@ -130,7 +130,7 @@ func resolver(t *testing.T, h, far host) {
 	t.Helper()
 	p := h.run(t, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--log-facility=-", "--pid-file", "--user=root",
 		"--no-resolv", "--no-hosts", "--bind-interfaces", "--listen-address="+h.v4.String(),
-		"--address=/example.com/203.0.113.80", "--txt-record=example.com,v=spf1 -all", "--mx-host=example.com,mail.example.com",
+		"--address=/example.com/203.0.113.80", "--address=/example.com/2001:db8::80", "--txt-record=example.com,v=spf1 -all", "--mx-host=example.com,mail.example.com",
 		fmt.Sprintf("--server=/%s/%s", tunnelZone, far.v4))
 	if _, err := p.Await(t.Context(), func(l netlab.Line) bool { return strings.Contains(l.Text, "started, version") }); err != nil {
 		t.Fatalf("dnsmasq: %v", err)
@@ -141,7 +141,7 @@ func resolver(t *testing.T, h, far host) {
 func dig(t *testing.T, from, resolver host, query ...string) {
 	t.Helper()
 	nstest.Tool(t, "dig")
-	eventually(t, "dig is answered", func() bool {
+	eventually(t, fmt.Sprint("dig is answered for ", query), func() bool {
 		out, err := from.Exec(t.Context(), "dig", append([]string{"+tries=1", "+time=5", "@" + resolver.v4.String()}, query...)...)
 		return err == nil && strings.Contains(out, "status: NOERROR")
 	})
