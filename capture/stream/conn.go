@@ -93,11 +93,13 @@ func (t *Table) at(i uint32) *conn {
 	return &t.slabs[i>>slabBits][i&(1<<slabBits-1)]
 }
 
-// hash is keyed: who wants collisions would have to guess the seed.
+// hash is keyed: who wants collisions would have to guess the seed. Two
+// connections have the same about once in 2^64 pairs: the set of ignored ones
+// takes it for their name.
 func (t *Table) hash(k *key) uint64 {
 	a, b := bits.Mul64(u64(k.lo[:8])^t.seed, u64(k.lo[8:])^0x9e3779b97f4a7c15)
 	c, d := bits.Mul64(u64(k.hi[:8])^a, u64(k.hi[8:])^b^0xd6e8feb86659fd93)
-	e, f := bits.Mul64(c^uint64(k.loPort)<<16^t.seed, d^uint64(k.hiPort)|1)
+	e, f := bits.Mul64(c^uint64(k.loPort)<<16^uint64(k.hiPort)^t.seed, d^0xa0761d6478bd642f)
 	return e ^ f
 }
 

@@ -59,7 +59,9 @@ func (t *Table) data(i uint32, c *conn, dir int, seg *record.Segment) {
 	}
 	h := &c.half[dir]
 	if !h.begun {
+		m := h.mode // it may be known that nobody reads it
 		h.begin(seg.Seq)
+		h.mode = m
 	}
 	at := int64(h.next) + int64(int32(seg.Seq-(h.base+uint32(h.next))))
 	if at == -1 && h.next == 0 && !c.confirmed && seg.Size > 1 && h.kept == nil {
@@ -80,7 +82,7 @@ func (t *Table) data(i uint32, c *conn, dir int, seg *record.Segment) {
 	if uint64(end) > h.high {
 		h.high = uint64(end)
 	}
-	if h.mode == passOver {
+	if h.mode == passOver || !t.want.any() {
 		h.next = max(h.next, uint64(end))
 		return
 	}
