@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -118,7 +119,7 @@ func (m *Manager) kill(e *entry) {
 		return
 	}
 	m.mu.RLock()
-	holes := m.white.all.within(e.Prefix)
+	holes := slices.Clone(m.white.all.within(e.Prefix))
 	for _, p := range m.protected.within(e.Prefix) {
 		if !e.forced || p != e.Prefix {
 			holes = append(holes, p)

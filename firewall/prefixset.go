@@ -4,15 +4,27 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 )
 
 // prefixSet is a set of canonical prefixes that may nest, with a value each.
 // A lookup costs one map access for each prefix length in use, whatever the
-// number of prefixes.
+// number of prefixes; the prefixes inside another are found by halving. It may
+// be read from several goroutines at once while nobody changes it. A copy that
+// is changed must be a clone.
 type prefixSet[V any] struct {
 	m map[netip.Prefix]V
 	// count holds how many prefixes of a family (IPv4, IPv6) have a length.
 	count [2][129]int
+	// sorted is shared with clones until one of them changes.
+	sorted *order
+}
+
+// order is the prefixes of a set in their order, made when they are first asked
+// for: whoever changes a set often and asks rarely does not pay for it.
+type order struct {
+	once sync.Once
+	list []netip.Prefix
 }
 
 func familyOf(a netip.Addr) int {
@@ -28,6 +40,7 @@ func (s *prefixSet[V]) set(p netip.Prefix, v V) {
 	}
 	if _, ok := s.m[p]; !ok {
 		s.count[familyOf(p.Addr())][p.Bits()]++
+		s.sorted = &order{}
 	}
 	s.m[p] = v
 }
@@ -43,6 +56,7 @@ func (s *prefixSet[V]) remove(p netip.Prefix) bool {
 	}
 	delete(s.m, p)
 	s.count[familyOf(p.Addr())][p.Bits()]--
+	s.sorted = &order{}
 	return true
 }
 
@@ -71,16 +85,30 @@ func (s *prefixSet[V]) longest(p netip.Prefix) (outer netip.Prefix, v V, ok bool
 }
 
 // within lists the prefixes of the set that lie wholly inside p, p itself
-// included, in order. It reads the whole set.
+// included, in order. The slice is the set's: nobody may change it.
 func (s *prefixSet[V]) within(p netip.Prefix) []netip.Prefix {
-	var out []netip.Prefix
-	for q := range s.m {
-		if q.Bits() >= p.Bits() && p.Contains(q.Addr()) {
-			out = append(out, q)
+	list := s.inOrder()
+	// In the order of first addresses, the shorter prefix before the longer one,
+	// what lies inside p follows it without a gap.
+	from, _ := slices.BinarySearchFunc(list, p, netip.Prefix.Compare)
+	n, _ := slices.BinarySearchFunc(list[from:], p, func(q, p netip.Prefix) int {
+		if p.Contains(q.Addr()) {
+			return -1
 		}
+		return 1
+	})
+	return list[from : from+n : from+n]
+}
+
+// inOrder is every prefix in order. The slice is the set's.
+func (s *prefixSet[V]) inOrder() []netip.Prefix {
+	if s.sorted == nil {
+		return nil
 	}
-	slices.SortFunc(out, netip.Prefix.Compare)
-	return out
+	s.sorted.once.Do(func() {
+		s.sorted.list = slices.SortedFunc(maps.Keys(s.m), netip.Prefix.Compare)
+	})
+	return s.sorted.list
 }
 
 // covers reports whether the set's prefixes together contain every address of
@@ -123,15 +151,9 @@ func tiles(p netip.Prefix, inside []netip.Prefix) bool {
 	return tiles(low, left) && tiles(high, right)
 }
 
-func (s *prefixSet[V]) keys() []netip.Prefix {
-	out := make([]netip.Prefix, 0, len(s.m))
-	for p := range s.m {
-		out = append(out, p)
-	}
-	slices.SortFunc(out, netip.Prefix.Compare)
-	return out
-}
+// keys is every prefix in order. The caller owns the slice.
+func (s *prefixSet[V]) keys() []netip.Prefix { return slices.Clone(s.inOrder()) }
 
 func (s *prefixSet[V]) clone() prefixSet[V] {
-	return prefixSet[V]{m: maps.Clone(s.m), count: s.count}
+	return prefixSet[V]{m: maps.Clone(s.m), count: s.count, sorted: s.sorted}
 }

@@ -28,11 +28,11 @@ func (m *Manager) exempt(k backend.Key, force bool) bool {
 	if k.Prefix.IsSingleIP() {
 		return false // it has no parts
 	}
-	var both prefixSet[struct{}]
-	for _, p := range append(m.white.all.within(k.Prefix), m.protected.within(k.Prefix)...) {
-		both.set(p, struct{}{})
+	white, protected := m.white.all.within(k.Prefix), m.protected.within(k.Prefix)
+	if len(white) == 0 || len(protected) == 0 {
+		return false // neither of them alone is all of it
 	}
-	return both.covers(k.Prefix)
+	return tiles(k.Prefix, slices.Concat(white, protected))
 }
 
 // allowed is the list of what the kernel lets through before any block: the
@@ -80,15 +80,20 @@ func (m *Manager) protectAgain(ctx context.Context, forced bool) error {
 // are cut out. A forced prefix that is larger cuts nothing out: somebody who
 // blocks a network does not mean the gateway in it.
 func without(p netip.Prefix, forced []netip.Prefix) []netip.Prefix {
-	inside := func(f netip.Prefix) bool { return f.Bits() >= p.Bits() && p.Contains(f.Addr()) }
-	switch {
-	case slices.Contains(forced, p):
-		return nil
-	case !slices.ContainsFunc(forced, inside):
+	var inside []netip.Prefix
+	for _, f := range forced {
+		if f == p {
+			return nil
+		}
+		if f.Bits() > p.Bits() && p.Contains(f.Addr()) {
+			inside = append(inside, f)
+		}
+	}
+	if inside == nil {
 		return []netip.Prefix{p}
 	}
 	low, high := halves(p)
-	return append(without(low, forced), without(high, forced)...)
+	return append(without(low, inside), without(high, inside)...)
 }
 
 // letThrough reports whether the kernel lets a host pass in front of every
