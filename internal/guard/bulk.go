@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/netcap-guard/netcap-guard/engine"
 )
 
 const (
@@ -201,6 +203,9 @@ func (r BlockRequest) with(line listed) (BlockEntry, error) {
 		}
 	}
 	if line.life != "" {
+		if _, err := engine.ParseDuration(line.life); err != nil {
+			return BlockEntry{}, err // no flag is at fault
+		}
 		r.For, r.HasFor = line.life, true
 	}
 	if line.burst != "" {

@@ -100,7 +100,7 @@ func printBlocks(std Streams, blocks []BlockObject) error {
 			packets = strconv.FormatUint(*b.Packets, 10)
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", b.address(), b.Target, b.what(), b.life(), packets,
-			printable(b.Rule), printable(b.Reason))
+			orDash(b.Rule), orDash(b.Reason))
 	}
 	return w.Flush()
 }
@@ -139,7 +139,7 @@ func (s *ShowObject) print(std Streams) error {
 			}
 			fmt.Fprintf(&b, ", %d packets %s", *k.Packets, did)
 		}
-		fmt.Fprintf(&b, "\n    rule %s, reason %s, origin %s\n", printable(k.Rule), printable(k.Reason), k.Origin)
+		fmt.Fprintf(&b, "\n    rule %s, reason %s, origin %s\n", orDash(k.Rule), orDash(k.Reason), k.Origin)
 	}
 	for _, e := range s.Escalation {
 		fmt.Fprintf(&b, "  %s %s blocked %d times, the last time %s\n", e.Target, e.Prefix, len(e.Blocked), e.Blocked[len(e.Blocked)-1])
@@ -152,6 +152,14 @@ func (s *ShowObject) print(std Streams) error {
 	}
 	_, err := io.WriteString(std.Out, b.String())
 	return err
+}
+
+// orDash is a text for people; a dash where there is none.
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return printable(s)
 }
 
 // Flush lifts every block.

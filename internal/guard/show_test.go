@@ -1,0 +1,42 @@
+package guard
+
+import (
+	"bytes"
+	"testing"
+)
+
+// TestForPeople: what a block does not say is a dash, never a hole.
+func TestForPeople(t *testing.T) {
+	seven := uint64(7)
+	drop := BlockObject{
+		Prefix: "192.0.2.1/32", Target: "source", Action: "DROP", Rule: "manual-block", Origin: "manual",
+		Created: "2026-01-02T03:04:05.000000Z", Packets: &seven,
+	}
+	log := BlockObject{
+		Prefix: "192.0.2.0/24", Target: "source", Action: "LOG", Reason: "5 in\n10s", Origin: "adopted",
+		Created: "2026-01-02T03:04:05.000000Z", Packets: &seven, LogPrefix: "SSH: ",
+	}
+	for _, tc := range []struct {
+		name  string
+		print func(Streams) error
+		want  string
+	}{
+		{"show", (&ShowObject{IP: "192.0.2.1", Blocked: true, Blocks: []BlockObject{drop, log}}).print, `192.0.2.1: blocked true, whitelisted false
+  DROP 192.0.2.1 (source, permanent), since 2026-01-02T03:04:05.000000Z, 7 packets stopped
+    rule manual-block, reason -, origin manual
+  LOG "SSH: " 192.0.2.0/24 (source, permanent), since 2026-01-02T03:04:05.000000Z, 7 packets seen
+    rule -, reason 5 in?10s, origin adopted
+`},
+		{"list", func(s Streams) error { return printBlocks(s, []BlockObject{drop, log}) }, `ADDRESS       TARGET  ACTION       LIFETIME   PACKETS  RULE          REASON
+192.0.2.1     source  DROP         permanent  7        manual-block  -
+192.0.2.0/24  source  LOG "SSH: "  permanent  7        -             5 in?10s
+`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var out bytes.Buffer
+			if err := tc.print(Streams{Out: &out}); err != nil || out.String() != tc.want {
+				t.Errorf("%v\n%s\nwant\n%s", err, out.String(), tc.want)
+			}
+		})
+	}
+}
