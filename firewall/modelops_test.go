@@ -19,7 +19,7 @@ func (r *modelRun) step() {
 		weight int
 		do     func()
 	}{
-		{72, r.opBlock}, {28, r.opAgain}, {10, r.opBulk}, {12, r.opTogether}, {8, r.opUnblock}, {24, r.opClock}, {12, r.opAllow}, {16, r.opDisallow},
+		{72, r.opBlock}, {28, r.opAgain}, {10, r.opBulk}, {12, r.opTogether}, {16, r.opUnblock}, {24, r.opClock}, {12, r.opAllow}, {16, r.opDisallow},
 		{8, r.opSetList}, {1, r.opFlush}, {40, r.opDamage}, {12, r.opCrash}, {1, r.opClose}, {6, r.opBadInput},
 	}
 	total := 0

@@ -25,8 +25,9 @@ import (
 const (
 	modelSeed  = "NETCAP_GUARD_MODEL_SEED"
 	modelSteps = "NETCAP_GUARD_MODEL_STEPS"
-	// defaultSteps is what make test runs on each backend.
-	defaultSteps = 300
+	// defaultSteps is what make test runs on each backend, but for iptables,
+	// where a step runs twenty programs.
+	defaultSteps, iptablesSteps = 300, 150
 	// patience is how long a kernel's monitor may take; it takes milliseconds.
 	patience = 10 * time.Second
 	// rounding is what a kernel may change of a block's end.
@@ -108,6 +109,9 @@ type modelRun struct {
 // runModel makes the steps. edit completes the configuration.
 func runModel(t *testing.T, w world, edit func(*ManagerConfig)) {
 	steps := uint64(defaultSteps)
+	if _, ok := w.(interface{ programs() []string }); ok {
+		steps = iptablesSteps
+	}
 	if testing.Short() { // with the race detector, which is after other faults
 		steps /= 3
 	}
