@@ -24,6 +24,10 @@ type Segment struct {
 	// next packet is decoded.
 	Size    int32
 	Payload []byte
+	// Gate is the interface that the packet passes (its number plus one), where
+	// this host stands between the two ends and sees either side of a
+	// connection come in, or go out, by its own; 0 where that is not so.
+	Gate uint32
 }
 
 // StreamTypes are the types whose records come, or can come, out of a TCP

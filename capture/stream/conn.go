@@ -66,10 +66,19 @@ type conn struct {
 	twice  bool  // again is the number of another SYN of the client's
 	isn    [2]uint32
 	again  uint32
+	gates  gates
 
 	http pending
 	seen int64 // packet time, Unix nanoseconds
 	half [2]half
+}
+
+// gates are the interfaces by which a client's SYN came in and went out (see
+// record.Segment), and the number of an answer to it that came in beside it.
+type gates struct {
+	in, out uint32
+	beside  uint32
+	refused bool // beside is known
 }
 
 type progress uint8

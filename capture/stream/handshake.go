@@ -49,6 +49,7 @@ func (t *Table) follow(i uint32, c *conn, dir int, seg *record.Segment) bool {
 // syn begins a handshake. One in a connection that is being followed may be
 // forged: it counts only when the handshake that it begins is complete.
 func (t *Table) syn(c *conn, dir int, seg *record.Segment) {
+	defer t.passes(c, seg)
 	if c.knows && int(c.client) == dir && c.isn[dir] == seg.Seq {
 		return // sent again
 	}
@@ -67,6 +68,33 @@ func (t *Table) syn(c *conn, dir int, seg *record.Segment) {
 	c.hello, c.client, c.knows = sentSYN, uint8(dir), true
 	c.isn[dir] = seg.Seq
 	c.half[dir].begin(seg.Seq + 1)
+}
+
+// passes notes by which gate a SYN came in or went out.
+func (t *Table) passes(c *conn, seg *record.Segment) {
+	if t.out {
+		c.gates.out = seg.Gate
+	} else {
+		c.gates.in = seg.Gate
+	}
+}
+
+// passesBack reports whether an answer takes the way of the SYN back. Where
+// this host stands between two others, one that comes in where the SYN came in
+// was sent by whoever sent the SYN; so was the same when it goes out later,
+// because it was sent back to where it came from.
+func (t *Table) passesBack(c *conn, seg *record.Segment) bool {
+	g := &c.gates
+	switch {
+	case seg.Gate == 0:
+		return true
+	case t.out:
+		return g.in == seg.Gate && (!g.refused || g.beside != seg.Seq)
+	case g.out == seg.Gate:
+		return true
+	}
+	g.beside, g.refused = seg.Seq, true
+	return false
 }
 
 // goesOn is told that the server of a connection that stands has answered a
@@ -92,6 +120,10 @@ func (t *Table) instead(c *conn, client int) {
 // synACK is the second step, if it answers the first.
 func (t *Table) synACK(c *conn, dir int, seg *record.Segment) {
 	client := 1 - dir
+	if !t.passesBack(c, seg) {
+		t.stats.invalid.Add(1)
+		return
+	}
 	if c.twice && int(c.client) == client && seg.Ack == c.again+1 {
 		t.instead(c, client)
 	}
@@ -152,7 +184,7 @@ func (t *Table) restart(c *conn) {
 	t.dropState(c, 1)
 	c.half = [2]half{}
 	c.confirmed, c.closed, c.knows, c.twice = false, false, false, false
-	c.fins, c.hello, c.http = 0, noHello, pending{}
+	c.fins, c.hello, c.http, c.gates = 0, noHello, pending{}, gates{}
 }
 
 // reset ends a connection, if the segment names the byte that is to come: any

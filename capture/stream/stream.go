@@ -40,7 +40,7 @@ const (
 // comment gives.
 type Config struct {
 	// Connections is how many are followed at a time. Zero = 131,072; each
-	// takes 200 bytes, allocated as needed, and 8 in the index.
+	// takes 216 bytes, allocated as needed, and 8 in the index.
 	Connections int
 	// Memory is how many bytes are kept of all connections together: parts of
 	// messages, and segments that came before their turn. Zero = 32 MiB.
@@ -108,7 +108,8 @@ type Table struct {
 
 	// The segment being taken.
 	packet *record.Header
-	dir    int // its direction
+	dir    int  // its direction
+	out    bool // it is a witness
 
 	stats counters
 }
@@ -204,7 +205,7 @@ func (t *Table) Segment(set *record.Set, witness bool) {
 		i = t.open(hash, &k)
 	}
 	c := t.at(i)
-	t.packet, t.dir = &set.Header, dir
+	t.packet, t.dir, t.out = &set.Header, dir, witness
 	t.touch(i, c, set.Time)
 	take := t.follow(i, c, dir, seg)
 	set.Confirmed = c.confirmed

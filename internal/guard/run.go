@@ -113,6 +113,7 @@ func Run(ctx context.Context, cfg Config, env Environment) (err error) {
 	r.engine.SetFirewallManager(r.manager)
 	r.shared = newShared(r.engine)
 	r.shared.decap = replay || cfg.Decap
+	r.shared.between = !replay && !cfg.Decap && !cfg.Promiscuous
 	r.shared.streams, r.shared.proxies, r.shared.evidence = cfg.streams(), cfg.proxies(), r.evidence
 	if replay {
 		r.ready(rs, replay)

@@ -33,9 +33,25 @@ func (w *worker) follow(p *capture.Packet, forwarded bool) {
 			return
 		}
 	}
+	if w.shared.between {
+		w.set.Segment.Gate = w.gate(p)
+	}
 	w.current, w.inStream = p, true
 	w.streams.Segment(&w.set, forwarded)
 	w.current, w.inStream = nil, false
+}
+
+// gate is the interface of a packet between two others, plus one; 0 of one that
+// is this host's own, whose kernel answers for one end.
+func (w *worker) gate(p *capture.Packet) uint32 {
+	own := *w.shared.own.Load()
+	if _, from := own[w.set.Src]; from {
+		return 0
+	}
+	if _, to := own[w.set.Dst]; to {
+		return 0
+	}
+	return uint32(p.Iface) + 1
 }
 
 // Record takes a record that a stream completed: it is stream.Sink's.

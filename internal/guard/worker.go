@@ -33,6 +33,10 @@ type shared struct {
 	links atomic.Pointer[links.Table]
 	// decap: tunnels are taken off. Set before the first worker is made.
 	decap bool
+	// between: live, and what comes in for somebody else is what this host
+	// sends on, by another interface. Not so where an interface listens to
+	// everything, or tunnels are taken off. Set before the first worker is made.
+	between bool
 	// streams bounds what each worker keeps of TCP connections; proxies are
 	// the trusted ones. Set before the first worker is made.
 	streams stream.Config
