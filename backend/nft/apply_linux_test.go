@@ -76,6 +76,9 @@ func TestRollback(t *testing.T) {
 // TestSmallSocketBuffer: in a container, where the socket buffer cannot be
 // enlarged, a large change goes through in pieces.
 func TestSmallSocketBuffer(t *testing.T) {
+	if !beside(t, "") {
+		return
+	}
 	const mark = "NETCAP_GUARD_TEST_USERNS"
 	if os.Getenv(mark) == "" {
 		cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestSmallSocketBuffer$", "-test.v")
@@ -109,6 +112,9 @@ func TestSmallSocketBuffer(t *testing.T) {
 // TestListWhileOthersChange: a listing is whole although another program keeps
 // changing the ruleset.
 func TestListWhileOthersChange(t *testing.T) {
+	if !beside(t, "") {
+		return
+	}
 	nstest.Tool(t, "nft")
 	b := start(t, nft.Config{})
 	want := many(t, 3000)
@@ -185,6 +191,9 @@ func TestNoPrivilege(t *testing.T) {
 // TestLargeChange: what fits into one transaction is one: a bad end leaves
 // nothing of it, and the generation of the ruleset moves by one.
 func TestLargeChange(t *testing.T) {
+	if !beside(t, "") {
+		return
+	}
 	nstest.Tool(t, "nft")
 	b := start(t, nft.Config{})
 	want := many(t, 6000)

@@ -25,6 +25,9 @@ const slowRules = 20_000
 // transactions take finds its block in one of them, in whichever direction the
 // block goes.
 func TestSlowPacket(t *testing.T) {
+	if !beside(t, "") {
+		return
+	}
 	nstest.Tool(t, "nft")
 	peer, _ := network(t)
 	b := start(t, nft.Config{})

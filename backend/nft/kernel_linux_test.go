@@ -20,6 +20,9 @@ import (
 // TestContractInPieces: the contract holds where every Change must be cut, and
 // with the messages that kernels before 6.3 know.
 func TestContractInPieces(t *testing.T) {
+	if !beside(t, "") {
+		return
+	}
 	small := func(b *nft.Backend) backend.Backend {
 		nft.Shrink(b, 3)
 		nft.OldKernel(b)

@@ -18,6 +18,9 @@ import (
 func TestMain(m *testing.M) { nstest.Main(m) }
 
 func TestContract(t *testing.T) {
+	if !beside(t, " - /packets", "/packets - /packets/( v[46]$|^every|^expiry|^nested)", "/packets/(^every|^expiry|^nested)", "/packets/ v4$", "/packets/ v6$") {
+		return
+	}
 	nstest.Tool(t, "nft")
 	backendtest.Run(t, backendtest.Suite{
 		New: func(t testing.TB) backend.Backend { return open(t, nft.Config{Counters: true}) },

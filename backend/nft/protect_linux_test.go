@@ -17,6 +17,9 @@ import (
 // TestContractProtected: the contract holds for a protected table, adoption by
 // the next process included.
 func TestContractProtected(t *testing.T) {
+	if !beside(t, "") {
+		return
+	}
 	backendtest.Run(t, backendtest.Suite{
 		Actions: backend.Actions(),
 		New:     func(t testing.TB) backend.Backend { return open(t, nft.Config{Protect: true}) },

@@ -124,6 +124,9 @@ func TestWatchOverrun(t *testing.T) {
 // TestWatchLargeChange: our own largest transaction overruns nothing, and a
 // flush of as many is one event with all keys.
 func TestWatchLargeChange(t *testing.T) {
+	if !beside(t, "") {
+		return
+	}
 	nstest.Tool(t, "nft")
 	b := start(t, nft.Config{Counters: true})
 	events := watching(t, b, nil)
