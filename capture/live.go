@@ -52,6 +52,10 @@ type LiveSource interface {
 	// on (SKF_AD_HATYPE tells which). It returns how many bytes to keep, 0 for
 	// none. Packets in the ring stay. It may be called from anywhere.
 	SetFilter(program []bpf.RawInstruction) error
+	// OnWait has f called by Next, in its goroutine, each time that there is
+	// nothing to give and it is about to wait. It must be set before the first
+	// Next.
+	OnWait(f func())
 }
 
 const (

@@ -29,6 +29,7 @@ type live struct {
 	err    error // the final one
 	follow follower
 	fds    [3]unix.PollFd // of the ring, the eventfd and the hints
+	onWait func()
 
 	use    atomic.Int32 // idle, inUse or ended
 	closed atomic.Bool
@@ -238,6 +239,9 @@ func (l *live) SetFilter(program []bpf.RawInstruction) error {
 	l.filter = program
 	return nil
 }
+
+// OnWait implements LiveSource.
+func (l *live) OnWait(f func()) { l.onWait = f }
 
 // Finish implements Finisher.
 func (l *live) Finish() error {

@@ -78,6 +78,9 @@ func (l *live) wait() error {
 	if end := l.finish.Load(); end != 0 {
 		return l.waitLast(end)
 	}
+	if l.onWait != nil {
+		l.onWait()
+	}
 	l.fds = [3]unix.PollFd{
 		{Fd: int32(l.ring.fd), Events: unix.POLLIN},
 		{Fd: int32(l.wakeFD), Events: unix.POLLIN},

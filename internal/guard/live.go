@@ -83,10 +83,18 @@ func (r *runner) finishSources(drains *sync.WaitGroup) {
 	<-drained
 }
 
+// publishEvery is how many packets that follow each other closely are counted
+// before others see the counters: to publish them costs as much as to decode.
+const publishEvery = 256
+
 // drain takes a source's packets until it is finished or closed.
 func (w *worker) drain(s capture.Source) error {
 	runtime.LockOSThread() // the kernel wakes the thread that reads the ring
 	defer runtime.UnlockOSThread()
+	if l, ok := s.(capture.LiveSource); ok {
+		l.OnWait(w.publish)
+	}
+	defer w.publish()
 	var p capture.Packet
 	for {
 		if err := s.Next(&p); err != nil {
@@ -95,7 +103,10 @@ func (w *worker) drain(s capture.Source) error {
 			}
 			return err
 		}
-		w.packet(&p, 0)
+		w.take(&p, 0)
+		if w.tally.packets == publishEvery {
+			w.publish()
+		}
 	}
 }
 
