@@ -61,9 +61,10 @@ type conn struct {
 	// hello is how far a handshake has come; client is who began it.
 	hello  progress
 	client uint8
-	knows  bool  // client is known
-	fins   uint8 // directions that ended, one bit each
-	twice  bool  // again is the number of another SYN of the client's
+	knows  bool   // client is known
+	fins   uint8  // directions that ended, one bit each
+	twice  bool   // again is the number of another SYN of the client's
+	fast   uint16 // bytes that came with the SYN: a server may take them (RFC 7413)
 	isn    [2]uint32
 	again  uint32
 	gates  gates

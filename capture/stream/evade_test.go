@@ -37,6 +37,9 @@ func TestEvasions(t *testing.T) {
 		"ports used again, with SYNs around the one that is answered": slices.Concat(e.open(), []packet{far.syn(),
 			with(e.down(0, ""), func(p *packet) { p.flags = record.FlagACK }), fin(e.up(0, "")), fin(e.down(0, ""))},
 			[]packet{next.syn(), near.syn(), next.synACK(), next.up(0, request)}),
+		"data that the server takes with the SYN": {
+			with(e.syn(), func(p *packet) { p.data = []byte("GET /1 HTTP/1.1\r\n\r\n") }),
+			with(e.synACK(), func(p *packet) { p.ack += 19 }), e.up(19, request)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, _ := urls(t, stream.Config{}, packets...)

@@ -49,7 +49,7 @@ func (t *Table) follow(i uint32, c *conn, dir int, seg *record.Segment) bool {
 // syn begins a handshake. One in a connection that is being followed may be
 // forged: it counts only when the handshake that it begins is complete.
 func (t *Table) syn(c *conn, dir int, seg *record.Segment) {
-	defer t.passes(c, seg)
+	defer t.begun(c, seg)
 	if c.knows && int(c.client) == dir && c.isn[dir] == seg.Seq {
 		return // sent again
 	}
@@ -70,8 +70,9 @@ func (t *Table) syn(c *conn, dir int, seg *record.Segment) {
 	c.half[dir].begin(seg.Seq + 1)
 }
 
-// passes notes by which gate a SYN came in or went out.
-func (t *Table) passes(c *conn, seg *record.Segment) {
+// begun notes by which gate a SYN came in or went out, and what came with it.
+func (t *Table) begun(c *conn, seg *record.Segment) {
+	c.fast = uint16(min(max(seg.Size, 0), 1<<16-1))
 	if t.out {
 		c.gates.out = seg.Gate
 	} else {
@@ -129,15 +130,18 @@ func (t *Table) synACK(c *conn, dir int, seg *record.Segment) {
 	}
 	switch {
 	case c.hello == sentSYN && int(c.client) == client:
-		if seg.Ack != c.isn[client]+1 {
+		if seg.Ack-(c.isn[client]+1) > uint32(c.fast) {
 			t.stats.invalid.Add(1)
 			return
 		}
 		c.hello, c.isn[dir] = sentSYNACK, seg.Seq
 		if !c.confirmed {
 			c.half[dir].begin(seg.Seq + 1)
+			if seg.Ack != c.isn[client]+1 { // it has what came with the SYN
+				acknowledge(c, dir, seg.Ack)
+			}
 		}
-	case c.hello == sentSYNACK && int(c.client) == client && seg.Ack == c.isn[client]+1:
+	case c.hello == sentSYNACK && int(c.client) == client && seg.Ack-(c.isn[client]+1) <= uint32(c.fast):
 		// Sent again, or a second answer. The later is taken: a forged first
 		// one must not keep the real one out.
 		c.isn[dir] = seg.Seq
