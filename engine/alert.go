@@ -28,8 +28,9 @@ type Alert struct {
 	Src, Dst         netip.Addr
 	SrcPort, DstPort uint16
 	Proto            uint8 // IANA protocol number, 0 without IP
-	// Count matches (or different values) within Window reached Threshold. A
-	// rule that fires on every match has Count 1 and Threshold 0 or 1.
+	// Count matches (or different values) within Window reached Threshold; where
+	// a rule asks for both it is about the values. A rule that fires on every
+	// match has Count 1 and Threshold 0 or 1.
 	Count, Threshold int
 	Window           time.Duration
 	// Fields is the matched record: a pointer to a copy of its struct, ready

@@ -222,7 +222,8 @@ func TestWarnings(t *testing.T) {
 		{"a window alone", "type: TCP, expression: SYN, threshold_window: 10", "threshold_window does nothing without threshold"},
 		{"forgeable", "type: UDP, expression: DstPort == 1, actions: [{type: iptables_block, config: {duration: 2h}}]", "one UDP packet in anybody's name blocks that address for 2h0m0s"},
 		{"forgeable for good", "type: TCP, expression: SYN, actions: [{type: iptables_block, config: {duration: 0}}]", "one TCP packet in anybody's name blocks that address forever"},
-		{"both thresholds", "type: TCP, expression: SYN, threshold: 3, distinct_field: DstPort, distinct_threshold: 3", "not yet served: threshold and distinct_threshold"},
+		{"both thresholds", "type: TCP, expression: SYN, threshold: 3, distinct_field: DstPort, distinct_threshold: 3", "threshold 3 adds nothing: 3 different values take as many matches"},
+		{"both thresholds that say something", "type: TCP, expression: SYN, threshold: 4, distinct_field: DstPort, distinct_threshold: 3", ""},
 		{"kernel log", "type: TCP, expression: SYN, actions: [{type: iptables_log, config: {kernel: true, duration: 1h}}]", ""},
 		{"log with a duration", "type: TCP, expression: SYN, actions: [{type: iptables_log, config: {duration: 1h}}]", "does nothing in a log without kernel: true"},
 		{"slow", "type: DNS, expression: 'len(map(Questions, .Type)) > 1'", "slow expression VM because of the function map"},
@@ -269,7 +270,6 @@ func TestUnservedDoesNotRun(t *testing.T) {
 - {name: runs, type: TCP, expression: SYN}
 - {name: disabled, type: TCP, expression: SYN, enabled: false}
 - {name: later, type: SMTP, expression: IsResponse}
-- {name: option, type: TCP, expression: SYN, threshold: 3, distinct_field: DstPort, distinct_threshold: 3}
 - {name: another, type: IMAP, expression: IsResponse}
 `)
 	var runs []string

@@ -65,13 +65,6 @@ func (b *ruleReader) tracking() {
 	r.TrackBy = TrackBy(i)
 }
 
-// unserved reports an option that is checked but not executed, which keeps
-// the rule from running.
-func (b *ruleReader) unserved(n *yaml.Node, what string) {
-	b.rule.unserved = append(b.rule.unserved, what)
-	b.warnAt(n, "the rule does not run", "rule %q is not yet served: %s", b.rule.Name, what)
-}
-
 // options reads distinct_field, distinct_threshold, confirmed and sequence.
 func (b *ruleReader) options() {
 	b.distinct()
@@ -107,8 +100,9 @@ func (b *ruleReader) distinct() {
 	}
 	if hasCount {
 		r.DistinctThreshold, _ = b.integer(count, 2, maxDistinct)
-		if r.Threshold > 1 {
-			b.unserved(count.key, "threshold and distinct_threshold in one rule")
+		if r.Threshold > 1 && r.DistinctThreshold >= r.Threshold {
+			b.warnAt(count.key, "leave threshold out, or raise it above distinct_threshold",
+				"%s: threshold %d adds nothing: %d different values take as many matches", b.label(), r.Threshold, r.DistinctThreshold)
 		}
 	}
 }

@@ -138,8 +138,8 @@ type Rule struct {
 	Threshold int
 	Window    time.Duration
 	TrackBy   TrackBy
-	// DistinctField and DistinctThreshold: so many different values of the
-	// field, instead of matches.
+	// DistinctField and DistinctThreshold: so many different values of the field
+	// within Window. With a Threshold above 1 both have to be reached.
 	DistinctField     string
 	DistinctThreshold int
 	// Confirmed says for which packets and records a full TCP handshake must

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"time"
 
 	"github.com/netcap-guard/netcap-guard/record"
@@ -144,6 +145,12 @@ func (w *Worker) matched(ev *evaluator, set *record.Set) {
 	}
 	count, needed, alert := 1, 1, true
 	switch {
+	case ev.distinct != nil && r.Threshold > 1:
+		var crossed bool
+		count, crossed = e.tracker.hitDistinct(e.trackKey(ev, h), ev.distinct(&w.env), h.Time, int64(r.Window), r.Threshold, r.DistinctThreshold)
+		if needed = r.DistinctThreshold; !crossed {
+			needed = math.MaxInt
+		}
 	case ev.distinct != nil:
 		needed = r.DistinctThreshold
 		count = e.tracker.manyDistinct(e.trackKey(ev, h), ev.distinct(&w.env), h.Time, int64(r.Window), needed)

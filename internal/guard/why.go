@@ -61,13 +61,15 @@ func writeWhy(w io.Writer, e *engine.Engine) error {
 
 // highest is the highest count beside the one that was needed: 12 of 50 in 10s.
 func highest(r *engine.Rule, s engine.RuleStats) string {
-	needed := max(1, r.Threshold, r.DistinctThreshold)
+	needed, what := max(1, r.Threshold), ""
+	if r.DistinctThreshold > 0 {
+		needed, what = r.DistinctThreshold, " "+r.DistinctField
+		if r.Threshold > 1 {
+			what += fmt.Sprintf(" and %d matches", r.Threshold)
+		}
+	}
 	if needed == 1 {
 		return strconv.Itoa(s.Peak) + " of 1"
-	}
-	what := ""
-	if r.DistinctThreshold > 0 {
-		what = " " + r.DistinctField
 	}
 	return fmt.Sprintf("%d of %d%s in %v", s.Peak, needed, what, shortDuration(r.Window))
 }
