@@ -71,11 +71,7 @@ func (s *seen) layer(l gopacket.Layer) {
 		s.proto, s.fragment = uint8(l.NextHeader), true
 	case *layers.TCP:
 		s.sport, s.dport, s.payload = uint16(l.SrcPort), uint16(l.DstPort), len(l.Payload)
-		for bit, set := range []bool{l.FIN, l.SYN, l.RST, l.PSH, l.ACK, l.URG, l.ECE, l.CWR} {
-			if set {
-				s.flags |= 1 << bit
-			}
-		}
+		s.flags = flagBits(l.FIN, l.SYN, l.RST, l.PSH, l.ACK, l.URG, l.ECE, l.CWR)
 	case *layers.UDP:
 		s.sport, s.dport, s.payload = uint16(l.SrcPort), uint16(l.DstPort), len(l.Payload)
 	case *layers.SCTP:
@@ -89,13 +85,24 @@ func (s *seen) layer(l gopacket.Layer) {
 	}
 }
 
+// flagBits are the flags as they stand in a header, the lowest first.
+func flagBits(flags ...bool) (bits uint8) {
+	for i, set := range flags {
+		if set {
+			bits |= 1 << i
+		}
+	}
+	return bits
+}
+
 // weSee says the same of what we decoded.
 func weSee(set *record.Set) seen {
 	s := seen{src: set.Src, dst: set.Dst, proto: set.Proto, sport: set.SrcPort, dport: set.DstPort, payload: -1,
 		fragment: set.Have.Has(record.TypeIPv4) && set.IPv4.IsFragment || set.Have.Has(record.TypeIPv6) && set.IPv6.IsFragment}
 	switch {
 	case set.Have.Has(record.TypeTCP):
-		s.payload, s.flags = len(set.TCP.Payload), set.Segment.Flags
+		r := &set.TCP
+		s.payload, s.flags = len(r.Payload), flagBits(r.FIN, r.SYN, r.RST, r.PSH, r.ACK, r.URG, r.ECE, r.CWR)
 	case set.Have.Has(record.TypeUDP):
 		s.payload = len(set.UDP.Payload)
 	}
