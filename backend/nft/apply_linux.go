@@ -76,10 +76,10 @@ func tooLong(err error) bool { return errors.Is(err, unix.EMSGSIZE) || errors.Is
 // structure is put right on the way.
 func (b *Backend) learn(p plan) error {
 	unknown := false
-	for k := range p.touches() {
+	p.touches(func(k kind) {
 		_, ok := b.known.rules[k]
 		unknown = unknown || !ok
-	}
+	})
 	if !unknown {
 		return nil
 	}
@@ -199,7 +199,7 @@ func (b *Backend) send(p plan, fresh bool) error {
 	if l, err := b.inspect(); err == nil && l.right {
 		b.known = l.structure
 	} else {
-		b.known.guess(p.touches())
+		p.touches(b.known.guess)
 	}
 	return nil
 }

@@ -78,7 +78,10 @@ func (w *wire) elements(typ, flags uint16, table string, entries []entry, bare b
 	for len(entries) > 0 {
 		w.open(nftSubsystem|typ, flags)
 		w.text(unix.NFTA_SET_ELEM_LIST_TABLE, table)
-		w.text(unix.NFTA_SET_ELEM_LIST_SET, entries[0].kind.String())
+		set := len(w.buf)
+		w.flat(unix.NFTA_SET_ELEM_LIST_SET, 0)
+		w.buf = append(entries[0].kind.append(w.buf), 0)
+		w.close(set)
 		list := w.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 		n := 0
 		for n < len(entries) && len(w.buf)-list < maxList {

@@ -40,7 +40,7 @@ type planner struct {
 // plan translates a valid Change. It fails for what this backend cannot do.
 // The entries point into c.
 func (b *Backend) plan(c backend.Change, now time.Time) (plan, error) {
-	p := planner{known: b.known, kinds: make(map[kind]*kind)}
+	p := planner{known: b.known}
 	p.put = make([]entry, 0, len(c.Add))
 	for i := range c.Add {
 		if err := b.takes(&c.Add[i]); err != nil {
@@ -85,11 +85,13 @@ func (p *planner) intern(k kind) *kind {
 	if p.last != nil && *p.last == k {
 		return p.last
 	}
-	if p.kinds[k] == nil {
-		own := k
-		p.kinds[k] = &own
+	if p.last = p.kinds[k]; p.last == nil {
+		if p.kinds == nil {
+			p.kinds = make(map[kind]*kind, 1)
+		}
+		p.last = new(k)
+		p.kinds[k] = p.last
 	}
-	p.last = p.kinds[k]
 	return p.last
 }
 
@@ -141,15 +143,14 @@ func (p *planner) remove(one *backend.Block) {
 	}
 }
 
-// touches are the kinds that the plan is about.
-func (p plan) touches() map[kind]struct{} {
-	out := make(map[kind]struct{})
-	for _, list := range [][]entry{p.drop, p.put, p.leave} {
+// touches calls each with the kinds that the plan is about, with some more
+// than once.
+func (p plan) touches(each func(kind)) {
+	for _, list := range [...][]entry{p.drop, p.put, p.leave} {
 		for part := range runs(list) {
-			out[*part[0].kind] = struct{}{}
+			each(*part[0].kind)
 		}
 	}
-	return out
 }
 
 // puts reports whether something goes into the kind's set.

@@ -40,19 +40,23 @@ func (k kind) holds(s backend.Slot) bool {
 }
 
 // String is the set's name.
-func (k kind) String() string {
-	side, fam := "src", "4"
+func (k kind) String() string { return string(k.append(nil)) }
+
+// append is String behind dst.
+func (k kind) append(dst []byte) []byte {
+	side, fam := "_src", "4_"
 	if k.target == backend.Destination {
-		side = "dst"
+		side = "_dst"
 	}
 	if k.v6 {
-		fam = "6"
+		fam = "6_"
 	}
-	name := word(k.action) + "_" + side + fam + "_" + strconv.Itoa(k.bits)
+	dst = append(append(append(dst, word(k.action)...), side...), fam...)
+	dst = strconv.AppendInt(dst, int64(k.bits), 10)
 	if k.action == backend.Log {
-		name += "_" + escape(k.prefix)
+		dst = append(append(dst, '_'), escape(k.prefix)...)
 	}
-	return name
+	return dst
 }
 
 // escape makes a log prefix a part of a set's name: letters and digits stay,

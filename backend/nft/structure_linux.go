@@ -56,13 +56,11 @@ func (s structure) next(l place) uint64 {
 	return handle
 }
 
-// guess takes the sets of these kinds for made, without knowing their rules.
-func (s structure) guess(kinds map[kind]struct{}) {
-	for k := range kinds {
-		s.rules[k] += 0
-		if k.gated() {
-			s.gates[k.gateOf()] += 0
-		}
+// guess takes the kind's set for made, without knowing its rule.
+func (s structure) guess(k kind) {
+	s.rules[k] += 0
+	if k.gated() {
+		s.gates[k.gateOf()] += 0
 	}
 }
 

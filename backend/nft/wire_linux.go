@@ -28,7 +28,12 @@ type wire struct {
 	now time.Time
 	// room is how much the socket takes at once, in bytes.
 	room int
+	// answer is what the kernel's word is read into.
+	answer []byte
 }
+
+// answerSize is how much of the kernel's word is read at once.
+const answerSize = 4096
 
 const (
 	// keep is the largest buffer that is kept when a change is done.
@@ -48,7 +53,7 @@ func newWire(conn *netlink.Conn) (*wire, error) {
 	if err := conn.SetOption(netlink.CapAcknowledge, true); err != nil {
 		return nil, fmt.Errorf("set socket option: %w", err)
 	}
-	w := &wire{conn: conn, raw: raw}
+	w := &wire{conn: conn, raw: raw, answer: make([]byte, answerSize)}
 	w.room, err = conn.WriteBuffer()
 	return w, err
 }
@@ -146,10 +151,11 @@ func (w *wire) commit() error {
 			w.room = n
 		}
 	}
+	// Written without an address, it goes to the kernel (netlink(7)).
 	var err error
 	ioErr := w.raw.Write(func(fd uintptr) bool {
 		for {
-			err = unix.Sendto(int(fd), w.buf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+			_, err = unix.Write(int(fd), w.buf)
 			if !errors.Is(err, unix.EINTR) {
 				return !errors.Is(err, unix.EAGAIN)
 			}
@@ -167,16 +173,15 @@ func (w *wire) commit() error {
 func (w *wire) verdict(want uint32) error {
 	var first error
 	acknowledged := false
-	var buf [4096]byte
 	for !acknowledged {
-		n, err := w.receive(buf[:])
+		n, err := w.receive()
 		if errors.Is(err, unix.EAGAIN) {
 			break
 		}
 		if err != nil {
 			return fmt.Errorf("read answer: %w", err)
 		}
-		for h, body := range messages(buf[:n]) {
+		for h, body := range messages(w.answer[:n]) {
 			if !h.whole || h.typ != unix.NLMSG_ERROR || len(body) < 4 {
 				continue
 			}
@@ -193,10 +198,11 @@ func (w *wire) verdict(want uint32) error {
 	return first
 }
 
-func (w *wire) receive(buf []byte) (n int, err error) {
+// receive reads into answer; EAGAIN where there is nothing.
+func (w *wire) receive() (n int, err error) {
 	ioErr := w.raw.Read(func(fd uintptr) bool {
 		for {
-			n, _, err = unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT)
+			n, err = unix.Read(int(fd), w.answer) // the socket does not wait
 			if !errors.Is(err, unix.EINTR) {
 				return true
 			}
