@@ -90,10 +90,11 @@ type ManagerConfig struct {
 	// IPTablesVariant is legacy or nft; empty = the system's iptables.
 	IPTablesVariant string
 	// MaxActiveBlocks caps the blocks. Zero = 1,000,000 on nft and in a dry
-	// run, 10,000 on iptables.
+	// run, 10,000 on iptables. Kernel log rules are not counted: there may be a
+	// quarter as many of them beside the blocks.
 	MaxActiveBlocks int
-	// MaxNewPerMinute is the breaker on new blocks that rules ask for.
-	// Zero = 10,000.
+	// MaxNewPerMinute is the breaker on new blocks that rules ask for, and for
+	// itself on new kernel log rules. Zero = 10,000.
 	MaxNewPerMinute int
 	// RejectRate bounds the answers to rejected packets, in packets a second;
 	// above it packets are dropped. Zero = 1,000.

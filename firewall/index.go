@@ -82,6 +82,7 @@ type index struct {
 	// lengths is how many blocks (kernel log rules left out) of a target and a
 	// family have a prefix length.
 	lengths [2][2][129]int32
+	logs    int // how many of blocks are kernel log rules
 	ends    endHeap
 }
 
@@ -129,7 +130,9 @@ func (x *index) unlist(e *entry) {
 }
 
 func (x *index) count(k backend.Key, n int32) {
-	if !k.Log {
+	if k.Log {
+		x.logs += int(n)
+	} else {
 		x.lengths[k.Target][familyOf(k.Prefix.Addr())][k.Prefix.Bits()] += n
 	}
 }

@@ -40,10 +40,11 @@ type Manager struct {
 	white     whitelist
 	protected prefixSet[string] // why it is protected
 	stats     counters
-	breaker   breaker
-	newest    time.Time // PacketTime: the newest Request.At
-	warned    map[string]bool
-	closed    bool
+	// breaker is on new blocks, logBreaker on new kernel log rules.
+	breaker, logBreaker breaker
+	newest              time.Time // PacketTime: the newest Request.At
+	warned              map[string]bool
+	closed              bool
 
 	wake chan struct{} // a block became due earlier than the timer knows
 	look chan struct{} // the kernel is to be compared with the listing

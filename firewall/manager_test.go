@@ -332,6 +332,49 @@ func TestCaps(t *testing.T) {
 	}
 }
 
+// However many packets are only logged, by rules or by hand, and however many
+// log rules there are: blocks have bounds of their own, and log rules have, too.
+func TestCapsOfLogs(t *testing.T) {
+	m := dry(t, func(c *ManagerConfig) { c.MaxActiveBlocks, c.MaxNewPerMinute = 40, 3 })
+	ask := func(n int, a backend.Action, byRule bool, want Outcome) {
+		t.Helper()
+		res, err := m.Block(t.Context(), Request{Prefix: numbered(n), Action: a, Duration: time.Hour, ByRule: byRule})
+		if res.Outcome != want {
+			t.Errorf("%s %d, by rule %t: %s, %v, want %s", a, n, byRule, res.Outcome, err, want)
+		}
+	}
+	for n := range 3 {
+		ask(n, backend.Log, true, Created)
+	}
+	ask(3, backend.Log, true, Refused) // the breaker
+	ask(3, backend.Drop, true, Created)
+	reqs := make([]Request, 20) // together
+	for i := range reqs {
+		reqs[i] = Request{Prefix: numbered(100 + i), Action: backend.Log}
+		if i%2 == 1 {
+			reqs[i].Action = backend.Drop
+		}
+	}
+	outcomes := map[string]int{}
+	for i, res := range m.BlockAll(t.Context(), reqs) {
+		outcomes[fmt.Sprint(reqs[i].Action, " ", res.Outcome)]++
+	}
+	if want := map[string]int{"LOG created": 7, "LOG refused": 3, "DROP created": 10}; !maps.Equal(outcomes, want) {
+		t.Errorf("%v, want %v", outcomes, want)
+	}
+	ask(200, backend.Log, false, Refused) // a quarter of 40 is there
+	ask(200, backend.Drop, true, Created)
+	ask(201, backend.Drop, true, Created)
+	ask(202, backend.Drop, true, Refused) // the breaker of blocks
+	for n := range 27 {
+		ask(300+n, backend.Drop, false, Created)
+	}
+	ask(400, backend.Drop, false, Refused) // 40 blocks beside 10 log rules
+	if got := stats(m); got != "active_blocks=50 blocks_created=50 errors=7" {
+		t.Errorf("statistics %q", got)
+	}
+}
+
 // The in-memory backend says what the kernel would do with a packet.
 func TestForceAndHoles(t *testing.T) {
 	m := dry(t, func(c *ManagerConfig) { c.Whitelist = []string{"198.51.100.7"} })

@@ -23,8 +23,9 @@ type reference struct {
 	protected []netip.Prefix
 
 	maxActive, maxPerMinute int
-	began                   time.Time // the breaker's minute
-	inMinute                int
+	// rules and logs hold rules back: from new blocks, and from new kernel log
+	// rules.
+	rules, logs refBreaker
 
 	// fits reports whether the kernel has room for a block beside all others.
 	fits func(backend.Block) bool
@@ -37,6 +38,12 @@ type reference struct {
 	// escalated are the blocks that count for the next one, of the addresses
 	// that there is room for, the latest block last. A new Manager knows them.
 	escalated []refEscalated
+}
+
+// refBreaker counts what rules asked for in a minute.
+type refBreaker struct {
+	began    time.Time
+	inMinute int
 }
 
 type refEscalated struct {
@@ -233,7 +240,7 @@ func (r *reference) all(reqs []Request, full []bool) (out []answer, wrong []stri
 type planned struct {
 	full     bool            // the kernel has no room for the next one
 	kept     []backend.Block // those that it kept out
-	ahead    int             // new blocks among them, which the caps counted
+	ahead    [2]int          // new blocks and new log rules among them, which the caps counted
 	replaced bool            // some block left its place
 }
 
@@ -290,7 +297,7 @@ func (r *reference) decide(change *planned, req Request) Outcome {
 		fresh.origin = OriginRule
 	}
 	switch {
-	case old == nil && !r.admit(req.ByRule, change.ahead):
+	case old == nil && !r.admit(req.ByRule, k.Log, change.ahead[boolean(k.Log)]):
 		r.stats.refused++
 		r.stats.errors++
 		return Refused
@@ -300,7 +307,7 @@ func (r *reference) decide(change *planned, req Request) Outcome {
 			// Where one block was kept out, one that takes another's place in the
 			// same set is not tried: whether it would fit is not asked here.
 			change.kept = append(change.kept, fresh.Block)
-			change.ahead++
+			change.ahead[boolean(k.Log)]++
 		}
 		return Failed
 	case replaces:
@@ -372,20 +379,31 @@ func (r *reference) remember(req Request, k backend.Key) {
 // later: an end comes after another; the zero time is for ever.
 func later(a, b time.Time) bool { return !b.IsZero() && (a.IsZero() || a.After(b)) }
 
-func (r *reference) admit(byRule bool, ahead int) bool {
-	if len(r.blocks)+ahead >= r.maxActive {
+// admit: of blocks there may be so many, and of kernel log rules a quarter of
+// that; neither counts for the other.
+func (r *reference) admit(byRule, log bool, ahead int) bool {
+	there, most, breaker := ahead, r.maxActive, &r.rules
+	if log {
+		most, breaker = r.maxActive/4, &r.logs
+	}
+	for k := range r.blocks {
+		if k.Log == log {
+			there++
+		}
+	}
+	if there >= most {
 		return false
 	}
 	if !byRule {
 		return true
 	}
-	if r.now.Sub(r.began) >= time.Minute {
-		r.began, r.inMinute = r.now, 0
+	if r.now.Sub(breaker.began) >= time.Minute {
+		*breaker = refBreaker{began: r.now}
 	}
-	if r.inMinute == r.maxPerMinute {
+	if breaker.inMinute == r.maxPerMinute {
 		return false
 	}
-	r.inMinute++
+	breaker.inMinute++
 	return true
 }
 
@@ -456,7 +474,7 @@ func (r *reference) setList(origin string, list []netip.Prefix) {
 func (r *reference) restart() {
 	r.white, r.lifted, r.stats = map[netip.Prefix][]string{}, map[netip.Prefix]bool{}, refStats{}
 	r.ended = map[string]uint64{}
-	r.began, r.inMinute = time.Time{}, 0
+	r.rules, r.logs = refBreaker{}, refBreaker{}
 	for _, p := range r.config {
 		r.white[p] = []string{OriginConfig}
 	}

@@ -66,7 +66,7 @@ func (m *Manager) fail(c *call, err error) {
 // against the cap.
 func (m *Manager) makeRoom(ctx context.Context, wanted int, now time.Time) []Event {
 	events, more := m.expire(ctx, now)
-	for more && m.active()+wanted > m.cfg.MaxActiveBlocks {
+	for more && m.crowded(wanted) {
 		var e []Event
 		e, more = m.expire(ctx, now)
 		events = append(events, e...)
@@ -156,13 +156,17 @@ func (m *Manager) makeBatch(ctx context.Context, batch []*call, now time.Time) [
 	if len(batch) > 1 {
 		todo = make([]*call, 0, len(batch))
 	}
-	ahead := 0
+	var blocks, logs int // that are new
 	for _, c := range batch {
-		if err := m.plan(c, ahead, now); err != nil {
+		ahead := &blocks
+		if c.fresh.Log {
+			ahead = &logs
+		}
+		if err := m.plan(c, *ahead, now); err != nil {
 			m.fail(c, err)
 		}
 		if c.fresh != nil && c.old == nil {
-			ahead++
+			*ahead++
 		}
 		if len(batch) > 1 && c.fresh != nil {
 			todo = append(todo, c)
@@ -176,7 +180,8 @@ func (m *Manager) makeBatch(ctx context.Context, batch []*call, now time.Time) [
 
 // plan decides what a request leads to. It completes c.fresh from the block it
 // replaces, or takes it away where there is nothing to do. ahead is how many
-// more blocks there will be than there are, by what is planned already.
+// more blocks, or kernel log rules if it asks for one, there will be than there
+// are, by what is planned already.
 func (m *Manager) plan(c *call, ahead int, now time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
