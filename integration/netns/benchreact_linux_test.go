@@ -1,8 +1,10 @@
 package netns
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
@@ -30,6 +32,7 @@ const (
 	reactProbes = 5000
 	reactEvery  = 10 * time.Microsecond
 	reactPort   = 9999
+	reactLife   = 10 * time.Minute
 	// A trial ends when a probe has not arrived so many later, and not before
 	// the least time: who notes what arrives may be late.
 	reactBehind = 500
@@ -46,11 +49,12 @@ const (
 func BenchmarkReaction(b *testing.B) {
 	w := newWire(b)
 	rules := filepath.Join(b.TempDir(), "rules.yml")
-	must(b, os.WriteFile(rules, fmt.Appendf(nil, "- {name: flood, type: UDP, expression: DstPort == %d, threshold: %d, actions: [{type: iptables_block, config: {duration: 10m}}]}\n",
-		reactPort, reactThreshold), 0o644))
+	must(b, os.WriteFile(rules, fmt.Appendf(nil, "- {name: flood, type: UDP, expression: DstPort == %d, threshold: %d, actions: [{type: iptables_block, config: {duration: %v}}]}\n",
+		reactPort, reactThreshold, reactLife), 0o644))
 	config := filepath.Join(b.TempDir(), "config.yaml")
 	must(b, os.WriteFile(config, fmt.Appendf(nil, "control: %s\nwhitelist_dir: %s\n", filepath.Join(b.TempDir(), "s"), b.TempDir()), 0o644))
-	p, err := netlab.Start(w.to.Command(b.Context(), guardBinary(), "-i", "eth0", "--rules", rules, "--config", config, "--events", filepath.Join(b.TempDir(), "events")))
+	events := filepath.Join(b.TempDir(), "events")
+	p, err := netlab.Start(w.to.Command(b.Context(), guardBinary(), "-i", "eth0", "--rules", rules, "--config", config, "--events", events))
 	must(b, err)
 	b.Cleanup(p.Kill)
 	ctx, cancel := context.WithTimeout(b.Context(), patience)
@@ -61,8 +65,12 @@ func BenchmarkReaction(b *testing.B) {
 	for b.Loop() {
 		text := fmt.Sprintf("from the packet that crosses the threshold to the first that is dropped, %d sources each\n", reactTrials)
 		text += "  nothing else on the wire          " + quantiles(r.trials(b)) + "\n"
+		asked, seen := askedAfter(b, events, 0)
+		text += "    of that until the block is asked " + quantiles(asked) + "\n"
 		stop := r.other(b, w)
 		text += "  beside " + fmt.Sprint(otherRate) + " packets a second    " + quantiles(r.trials(b)) + stop() + "\n"
+		asked, _ = askedAfter(b, events, seen)
+		text += "    of that until the block is asked " + quantiles(asked) + "\n"
 		b.Log(text)
 	}
 	b.ReportMetric(0, "ns/op")
@@ -182,6 +190,30 @@ func (r *reaction) trials(b *testing.B) []time.Duration {
 	}
 	slices.Sort(took)
 	return took
+}
+
+// askedAfter returns, in order, how long after the packet that crossed the
+// threshold the guard asked the firewall for each block, by the events behind
+// the first so many bytes; and where they end.
+func askedAfter(b *testing.B, path string, seen int) ([]time.Duration, int) {
+	b.Helper()
+	data, err := os.ReadFile(path)
+	must(b, err)
+	var took []time.Duration
+	for line := range bytes.Lines(data[seen:]) {
+		var e struct {
+			event
+			Timestamp time.Time `json:"timestamp"`
+		}
+		if json.Unmarshal(line, &e) == nil && e.Type == "action" && e.Action.Result == "created" {
+			took = append(took, e.Action.Expires.Add(-reactLife).Sub(e.Timestamp))
+		}
+	}
+	if len(took) == 0 {
+		b.Fatalf("no block was made: %s", data[seen:])
+	}
+	slices.Sort(took)
+	return took, len(data)
 }
 
 func quantiles(took []time.Duration) string {
