@@ -355,17 +355,23 @@ func TestKillerThatHangs(t *testing.T) {
 		k := &fakeKiller{enters: make(chan struct{}), err: errors.New("no such module")}
 		var log lockedBuffer
 		m := on(t, backend.NewMemory(nil), func(c *ManagerConfig) { c.Killer, c.Logger = k, log.logger() })
-		reqs := make([]Request, killQueue+10)
-		for i := range reqs {
-			reqs[i] = Request{Prefix: numbered(i)}
-		}
-		if _, err := m.Block(t.Context(), reqs[0]); err != nil {
+		if _, err := m.Block(t.Context(), Request{Prefix: numbered(0)}); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		m.BlockAll(t.Context(), reqs[1:])
-		if got := m.Kills(); got.Lost != 9 {
-			t.Errorf("%+v", got)
+		reqs := make([]Request, 2*maxBatch)
+		for i := range reqs {
+			reqs[i] = Request{Prefix: numbered(1 + i)}
+		}
+		m.BlockAll(t.Context(), reqs)
+		if got := m.Kills(); got.Lost != 0 {
+			t.Errorf("a long list: %+v", got)
+		}
+		for i := range killQueue - len(reqs) + 9 {
+			m.killing.wish(numbered(i), backend.Destination)
+		}
+		if got := m.Kills(); got.Lost != 9 || strings.Count(log.String(), "some are left") != 1 {
+			t.Errorf("%+v, log %s", got, log.String())
 		}
 		k.enters <- struct{}{}
 		k.enters <- struct{}{}
@@ -379,6 +385,10 @@ func TestKillerThatHangs(t *testing.T) {
 		}
 		if took := time.Since(began); took != killPatience {
 			t.Errorf("Close took %v", took)
+		}
+		// The one that hung failed, and those behind it were not tried.
+		if got := m.Kills(); got.Failed != 3 || got.Lost != 9+killQueue-2 {
+			t.Errorf("at the end: %+v", got)
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,8 +20,9 @@ type Killer interface {
 }
 
 const (
-	// killQueue is how many prefixes may wait for the Killer.
-	killQueue = 4096
+	// killQueue is how many prefixes may wait for the Killer: those of several
+	// long lists that are blocked at once.
+	killQueue = 10 * maxBatch
 	// killPieces is how many pieces a prefix is cut into around the addresses
 	// that are let through.
 	killPieces = 256
@@ -45,10 +47,15 @@ type KillStats struct {
 type killing struct {
 	killer               Killer
 	log                  *slog.Logger
-	queue                chan killWish
 	killed, failed, lost atomic.Uint64
-	done                 chan struct{}
-	abort                context.CancelFunc
+
+	mu      sync.Mutex // guards what follows
+	waiting []killWish
+	closed  bool
+
+	wake  chan struct{}
+	done  chan struct{}
+	abort context.CancelFunc
 }
 
 func startKilling(k Killer, log *slog.Logger) *killing {
@@ -56,35 +63,61 @@ func startKilling(k Killer, log *slog.Logger) *killing {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &killing{killer: k, log: log, queue: make(chan killWish, killQueue), done: make(chan struct{}), abort: cancel}
+	s := &killing{killer: k, log: log, wake: make(chan struct{}, 1), done: make(chan struct{}), abort: cancel}
 	go s.run(ctx)
 	return s
 }
 
 func (s *killing) run(ctx context.Context) {
 	defer close(s.done)
-	for w := range s.queue {
-		if ctx.Err() != nil {
-			s.lost.Add(1)
-			continue
+	for range s.wake {
+		s.mu.Lock()
+		waiting, last := s.waiting, s.closed
+		s.waiting = nil
+		s.mu.Unlock()
+		for _, w := range waiting {
+			s.kill(ctx, w)
 		}
-		n, err := s.killer.Kill(ctx, w.prefix, w.target)
-		s.killed.Add(uint64(max(n, 0)))
-		if err != nil && s.failed.Add(1) == 1 {
-			s.log.Warn("connections of a blocked address could not be ended", "prefix", w.prefix, "error", err)
+		if last {
+			return
 		}
+	}
+}
+
+func (s *killing) kill(ctx context.Context, w killWish) {
+	if ctx.Err() != nil {
+		s.lost.Add(1)
+		return
+	}
+	n, err := s.killer.Kill(ctx, w.prefix, w.target)
+	s.killed.Add(uint64(max(n, 0)))
+	if err != nil && s.failed.Add(1) == 1 {
+		s.log.Warn("connections of a blocked address could not be ended", "prefix", w.prefix, "error", err)
 	}
 }
 
 // wish asks for the connections of a prefix, without waiting. It must not be
 // called after end.
 func (s *killing) wish(prefix netip.Prefix, target backend.Target) {
+	s.mu.Lock()
+	room := len(s.waiting) < killQueue
+	if room {
+		s.waiting = append(s.waiting, killWish{prefix, target})
+	}
+	s.mu.Unlock()
+	if room {
+		s.rouse()
+		return
+	}
+	if s.lost.Add(1) == 1 {
+		s.log.Warn("more is blocked than connections can be ended: some are left", "prefix", prefix)
+	}
+}
+
+func (s *killing) rouse() {
 	select {
-	case s.queue <- killWish{prefix, target}:
+	case s.wake <- struct{}{}:
 	default:
-		if s.lost.Add(1) == 1 {
-			s.log.Warn("more is blocked than connections can be ended: some are left", "prefix", prefix)
-		}
 	}
 }
 
@@ -93,7 +126,10 @@ func (s *killing) end() {
 	if s == nil {
 		return
 	}
-	close(s.queue)
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.rouse()
 	patience := time.AfterFunc(killPatience, s.abort)
 	<-s.done
 	patience.Stop()
