@@ -142,24 +142,29 @@ func (t *escalations) touch() {
 	t.changed = true
 }
 
-// load takes over what an earlier run remembered, the oldest first. Times that
-// lie ahead of now, from a clock that was wrong, become now.
+// load takes over what an earlier run remembered, as far as there is room, as
+// older than what the table has. Times that lie ahead of now, from a clock that
+// was wrong, become now.
 func (t *escalations) load(list []remembered, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	slices.SortStableFunc(list, func(a, b remembered) int {
 		return int(min(max(a.Times[len(a.Times)-1]-b.Times[len(b.Times)-1], -1), 1))
 	})
-	for _, one := range list[max(len(list)-t.limit, 0):] {
-		r := &record{whom: one.whom, times: one.Times}
-		for i := range r.times {
-			r.times[i] = min(r.times[i], now.Unix())
+	for _, one := range slices.Backward(list) {
+		for i := range one.Times {
+			one.Times[i] = min(one.Times[i], now.Unix())
 		}
-		if old := t.records[r.whom]; old != nil {
-			old.unlink()
+		if r := t.records[one.whom]; r != nil {
+			times := slices.Sorted(slices.Values(slices.Concat(one.Times, r.times)))
+			r.times = times[max(len(times)-MaxEscalation, 0):]
+			continue
 		}
-		t.records[r.whom] = r
-		r.link(&t.ring)
+		if len(t.records) < t.limit {
+			r := &record{whom: one.whom, times: one.Times}
+			t.records[r.whom] = r
+			r.link(t.ring.prev)
+		}
 	}
 }
 

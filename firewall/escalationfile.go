@@ -115,28 +115,68 @@ type keeper struct {
 	now    func() time.Time
 	log    *slog.Logger
 	failed atomic.Uint64
+	said   bool // that the file cannot be read or written; run's own
+	loaded bool // what the file had is in the table; run's own
 	wake   chan struct{}
 }
 
-// newKeeper loads what an earlier run remembered. A file that cannot be read
-// as one of ours is kept aside, under its name with .broken and the time, and
-// the table begins empty.
+// newKeeper loads what an earlier run remembered, and finds out whether it can
+// be written. A file whose content is not ours is kept aside, under its name
+// with .broken and the time, and the table begins empty. One that cannot be
+// read is left as it is until it can.
 func newKeeper(table *escalations, file string, now func() time.Time, log *slog.Logger) *keeper {
 	k := &keeper{table: table, file: file, now: now, log: log, wake: make(chan struct{}, 1)}
-	list, err := readEscalations(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return k
+	if err := k.load(); err != nil {
+		k.warn("what was remembered of earlier blocks cannot be read: the escalation begins anew", err)
 	}
-	if err == nil {
-		table.load(list, now())
-		return k
-	}
-	aside := file + ".broken-" + now().UTC().Format("20060102T150405.000Z")
-	log.Warn("what was remembered of earlier blocks cannot be read: the escalation begins anew", "file", file, "kept_as", aside, "error", err)
-	if err := os.Rename(file, aside); err != nil {
-		log.Warn("a broken file could not be kept aside", "file", file, "error", err)
+	if err := tryDirectory(filepath.Dir(file)); err != nil {
+		k.warn("what is remembered of blocks cannot be written: with the guard it is forgotten", err)
 	}
 	return k
+}
+
+// warn says once that something is wrong with the file.
+func (k *keeper) warn(what string, err error) {
+	if !k.said {
+		k.said = true
+		k.log.Warn(what, "file", k.file, "error", err)
+	}
+}
+
+// load reads the file into the table, if that was not done yet.
+func (k *keeper) load() error {
+	if k.loaded {
+		return nil
+	}
+	list, err := readEscalations(k.file)
+	switch {
+	case err == nil:
+		k.table.load(list, k.now())
+	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, backend.ErrInvalid):
+		aside := k.file + ".broken-" + k.now().UTC().Format("20060102T150405.000Z")
+		if err := os.Rename(k.file, aside); err != nil {
+			return fmt.Errorf("keep a broken file aside: %w", err)
+		}
+		k.log.Warn("what was remembered of earlier blocks is broken: the escalation begins anew", "file", k.file, "kept_as", aside, "error", err)
+	default:
+		return err
+	}
+	k.loaded = true
+	return nil
+}
+
+// tryDirectory reports why no file can be written to a directory, which it
+// makes if it is missing.
+func tryDirectory(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, ".try-*")
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
 func readEscalations(file string) ([]remembered, error) {
@@ -162,8 +202,8 @@ func (k *keeper) changed() {
 	}
 }
 
-// run writes the file when something has changed, at most every saveEvery, and
-// a last time when ctx ends.
+// run writes the file when something has changed: at once, so that a crash
+// forgets little, but at most every saveEvery, and a last time when ctx ends.
 func (k *keeper) run(ctx context.Context) {
 	for {
 		select {
@@ -172,28 +212,31 @@ func (k *keeper) run(ctx context.Context) {
 			return
 		case <-k.wake:
 		}
+		k.save()
 		pause := time.NewTimer(saveEvery)
 		select {
 		case <-ctx.Done():
 		case <-pause.C:
-			k.save()
 		}
 		pause.Stop()
 	}
 }
 
-// save writes the file if anything has changed. A failure is counted, said
-// once, and tried again with the next change.
+// save writes the file if anything has changed, over none that was not read. A
+// failure is counted, said once, and tried again with the next change.
 func (k *keeper) save() {
+	err := k.load()
 	list, changed := k.table.copy(k.now())
 	if !changed {
 		return
 	}
-	if err := writeFile(k.file, func(w io.Writer) error { return encodeEscalations(w, list) }); err != nil {
+	if err == nil {
+		err = writeFile(k.file, func(w io.Writer) error { return encodeEscalations(w, list) })
+	}
+	if err != nil {
 		k.table.touch()
-		if k.failed.Add(1) == 1 {
-			k.log.Error("what is remembered of blocks could not be written", "file", k.file, "error", err)
-		}
+		k.failed.Add(1)
+		k.warn("what is remembered of blocks could not be written", err)
 	}
 }
 
