@@ -168,16 +168,6 @@ func (b *Backend) done(p *plan, err error) {
 		return
 	}
 	b.state.accept(p)
-	if b.warnedMany {
-		return
-	}
-	for i, n := range b.state.rules() {
-		if n > manyRules {
-			b.warnedMany = true
-			b.cfg.Logger.Warn("every packet is compared with every rule of the chain: use backend nft for so many blocks",
-				"family", families()[i].label, "chain", b.cfg.Chain, "rules", n)
-		}
-	}
 }
 
 // Rules is how many rules of ours the longer of the two chains has, as far as

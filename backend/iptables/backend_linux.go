@@ -29,8 +29,7 @@ type Backend struct {
 
 	ready, closed bool
 	// stale: a rollback failed, so that the state may differ from the kernel.
-	stale      bool
-	warnedMany bool
+	stale bool
 }
 
 // New checks the configuration. It runs no program and changes nothing: Init

@@ -56,8 +56,6 @@ const (
 	// maxRejectRate is the highest rate that xt_hashlimit's program takes
 	// ("Rate too fast" above it, iptables 1.8.9).
 	maxRejectRate = 1_000_000
-	// manyRules is where the linear chain begins to cost (10 us a packet).
-	manyRules = 1000
 )
 
 // Config says how the chain is made. The zero Config is usable.

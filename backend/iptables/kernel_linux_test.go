@@ -485,23 +485,21 @@ func TestRejectRates(t *testing.T) {
 	})
 }
 
-// TestMany: above a thousand rules there is one warning.
+// TestMany: above a thousand rules it is for the caller to warn, who knows
+// another backend; they are counted for it.
 func TestMany(t *testing.T) {
 	eachVariant(t, func(t *testing.T, v string) {
 		b, log := start(t, Config{Variant: v})
+		const many = 1000
 		var all []backend.Block
-		for i := range manyRules + 2 {
+		for i := range many + 2 {
 			all = append(all, fresh(fmt.Sprintf("10.0.%d.%d", i/250, i%250), backend.Drop))
 		}
-		apply(t, b, add(all[:manyRules]...))
+		apply(t, b, add(all[:many]...))
+		apply(t, b, add(all[many:]...))
 		if log.Len() != 0 {
-			t.Errorf("warned early: %s", log)
+			t.Errorf("logged %q", log)
 		}
-		apply(t, b, add(all[manyRules]))
-		apply(t, b, add(all[manyRules+1]))
-		if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "backend nft") {
-			t.Errorf("logged %q, want one line that names backend nft", got)
-		}
-		want(t, "rules", b.Rules(), manyRules+2)
+		want(t, "rules", b.Rules(), many+2)
 	})
 }
