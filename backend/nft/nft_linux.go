@@ -144,8 +144,11 @@ func (b *Backend) canDestroy() bool {
 	return err == nil || errors.Is(err, unix.ENOENT)
 }
 
-// List reads all blocks out of the kernel. It is slow for large sets (0.2 s
-// for 100,000 blocks).
+// List reads all blocks out of the kernel. It is slow for large sets: the kernel
+// hands over 32 KB at a time and walks the set from its beginning for each.
+// 100,000 blocks with counters and comments, 152 bytes each, are 472 times, which
+// took it 1.1 to 1.4 s on a machine whose caches others used, too (Linux 6.18);
+// what is done with them here takes 0.1 s.
 func (b *Backend) List(ctx context.Context) ([]backend.Block, error) {
 	if err := b.usable(ctx, "list"); err != nil {
 		return nil, err
