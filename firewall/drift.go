@@ -249,8 +249,10 @@ func (m *Manager) checkBecause(ctx context.Context, told string) ([]Event, error
 	}
 	diff := m.compare(blocks)
 	var more []Event
-	if diff.flushed {
-		more, err = m.restore(ctx, "all blocks removed at once")
+	if diff.flushed || told != "" && len(diff.missing) > 0 {
+		// Who deletes a set with all that leads to it has damaged the table, also
+		// where what is left looks as if its one block had never been.
+		more, err = m.restore(ctx, cmp.Or(told, "all blocks removed at once"))
 		return append(events, more...), err
 	}
 	more, err = m.missed(ctx, diff.missing)

@@ -248,6 +248,7 @@ type planned struct {
 func (r *reference) block(req Request) answer {
 	change := &planned{}
 	before, blocks := *r, maps.Clone(r.blocks)
+	before.escalated = slices.Clone(r.escalated)
 	if old := r.blocks[r.keyOf(req)]; old != nil {
 		copied := *old
 		blocks[old.Key] = &copied

@@ -82,3 +82,28 @@ func (w *kernelWorld) run(input string, args ...string) string {
 	}
 	return string(out)
 }
+
+// TestModelSetDeleted: a set that is deleted with all that leads to it is put
+// back, also where its only block could have been lifted by an administrator.
+func TestModelSetDeleted(t *testing.T) {
+	onKernel(t, func(t *testing.T, cfg *ManagerConfig) {
+		if cfg.Backend != BackendNFT {
+			return // no sets
+		}
+		m := open(t, cfg)
+		if err := m.BlockIP("192.0.2.1", nil); err != nil {
+			t.Fatal(err)
+		}
+		w := kernelWorld{t: t, cfg: cfg}
+		w.run("flush chain inet NETCAP source\ndelete set inet NETCAP drop_src4_32\n", "nft", "-f", "-")
+		for deadline := time.Now().Add(patience); m.Resyncs() == 0; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("after %s nothing is put back; statistics %v", patience, m.GetStats())
+			}
+		}
+		if !m.IsBlocked("192.0.2.1") {
+			t.Error("the block is lost")
+		}
+		sameAsKernel(t, m, cfg)
+	})
+}

@@ -19,7 +19,7 @@ func (r *modelRun) step() {
 		weight int
 		do     func()
 	}{
-		{72, r.opBlock}, {28, r.opAgain}, {10, r.opBulk}, {12, r.opTogether}, {16, r.opUnblock}, {24, r.opClock}, {12, r.opAllow}, {16, r.opDisallow},
+		{72, r.opBlock}, {28, r.opAgain}, {10, r.opBulk}, {12, r.opTogether}, {10, r.opRepeat}, {16, r.opUnblock}, {24, r.opClock}, {12, r.opAllow}, {16, r.opDisallow},
 		{8, r.opSetList}, {1, r.opFlush}, {40, r.opDamage}, {12, r.opCrash}, {1, r.opClose}, {6, r.opBadInput},
 	}
 	total := 0
@@ -328,6 +328,42 @@ func (r *modelRun) waiting() int {
 	r.m.queue.mu.Lock()
 	defer r.m.queue.mu.Unlock()
 	return len(r.m.queue.waiting)
+}
+
+// opRepeat is an offender who is blocked, asked for again while he is, and
+// blocked anew after he was let go or after a restart: each new block lasts for
+// the next step, whatever was asked for in between. The steps are as many as
+// there may be, so that the last one hides no miscount.
+func (r *modelRun) opRepeat() {
+	k := backend.Key{Prefix: pick(r, []netip.Prefix{netip.MustParsePrefix("198.18.3.3/32"), netip.MustParsePrefix("2001:db8:1::5/128")})}
+	req := Request{Prefix: k.Prefix, Action: backend.Drop, Rule: "again and again", EscalationMemory: 100 * time.Hour}
+	for n := range MaxEscalation {
+		req.Escalation = append(req.Escalation, time.Duration(n+1)*time.Hour)
+	}
+	ask := func() {
+		r.ref.fits = r.w.room(r.rng, r.ref)
+		defer r.w.relax()
+		want := r.ref.block(req)
+		res, err := r.m.Block(context.Background(), req)
+		r.say("%v again and again: %s until %s; ", req.Prefix, res.Outcome, res.Block.ExpiresAt.UTC().Format("02 15:04:05"))
+		r.judge(req, res.Outcome, err, want)
+		r.judgeBlock(req, res.Block, want)
+	}
+	lift := func() {
+		r.ref.unblock(k.Prefix)
+		r.expect(r.m.UnblockCIDR(k.Prefix.String()), nil)
+	}
+	if b := r.ref.blocks[k]; b != nil && b.loose {
+		lift() // a kernel's rounding would decide which end is later
+	}
+	for range 2 + r.rng.IntN(2) {
+		ask()
+	}
+	lift()
+	if r.chance(25) {
+		r.opCrash()
+	}
+	ask()
 }
 
 // requestText is a request as the page has it.
