@@ -114,9 +114,7 @@ func randomText(r *rand.Rand) string {
 // FuzzPatternLiterals: where a pattern matches, one of its literals is there,
 // and the automaton finds it.
 func FuzzPatternLiterals(f *testing.F) {
-	for seed := range uint64(800) {
-		f.Add(seed)
-	}
+	addSeeds(f, 800)
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		pattern := randomPattern(r, 4)
@@ -145,9 +143,7 @@ func FuzzPatternLiterals(f *testing.F) {
 // conditions hold; where they are exact, the other way round, too; and where
 // they do not hold, its evaluation is no fault.
 func FuzzConditions(f *testing.F) {
-	for seed := range uint64(800) {
-		f.Add(seed)
-	}
+	addSeeds(f, 800)
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		s := newScript(seed)
 		typ := pick(s, record.Types()...)
@@ -173,9 +169,7 @@ func FuzzConditions(f *testing.F) {
 // FuzzIndex: with and without the index, and in the VM, random rule sets count
 // the same matches and the same errors.
 func FuzzIndex(f *testing.F) {
-	for seed := range uint64(60) {
-		f.Add(seed)
-	}
+	addSeeds(f, 60)
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		s := newScript(seed)
 		typ := pick(s, record.TypeTCP, record.TypeDNS, record.TypeUDP, record.TypeTCP)

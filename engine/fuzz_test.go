@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"flag"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -333,12 +334,22 @@ func compareBoth(t *testing.T, m *matcher, source string, set *record.Set) {
 	}
 }
 
+// addSeeds gives a fuzz target whose input is a seed so many of them: a test
+// run tries them all, a fuzzer needs a few to begin with.
+func addSeeds(f *testing.F, n uint64) {
+	f.Helper()
+	if on := flag.Lookup("test.fuzz"); on != nil && on.Value.String() != "" {
+		n = min(n, 40)
+	}
+	for seed := range n {
+		f.Add(seed)
+	}
+}
+
 // FuzzNativeVersusVM holds the closures to the answers of the expression VM,
 // evaluation errors included, on random expressions and records.
 func FuzzNativeVersusVM(f *testing.F) {
-	for seed := range uint64(3000) {
-		f.Add(seed)
-	}
+	addSeeds(f, 2000)
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		s := newScript(seed)
 		typ := pick(s, record.Types()...)
