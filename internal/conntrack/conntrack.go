@@ -29,9 +29,10 @@ var (
 // Limit bounds how long one Kill may take.
 const Limit = 5 * time.Second
 
-// maxKilled bounds the entries that one Kill keeps in memory, and so deletes;
-// the table itself holds 262,144 by default.
-const maxKilled = 1 << 20
+// maxKept bounds the entries that a Kill keeps in memory at once: where there
+// are more, it deletes those and reads the table again. The table itself holds
+// 262,144 by default.
+const maxKept = 1 << 20
 
 // Kill deletes the entries of the calling thread's network namespace that
 // belong to one of the prefixes (masked, as backend.Canonical leaves them) and
@@ -52,7 +53,7 @@ func Kill(ctx context.Context, prefixes []netip.Prefix, except func(netip.Addr) 
 	ctx, cancel := context.WithTimeout(ctx, Limit)
 	defer cancel()
 	m := newMatcher(prefixes, except)
-	n, err := kill(ctx, m)
+	n, err := kill(ctx, m, maxKept)
 	if err != nil {
 		return n, fmt.Errorf("conntrack: %w", err)
 	}

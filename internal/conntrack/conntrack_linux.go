@@ -41,7 +41,8 @@ func dial(ctx context.Context) (*netlink.Conn, func() error, error) {
 	}, nil
 }
 
-func kill(ctx context.Context, m *matcher) (n int, err error) {
+// kill is Kill with at most so many entries in memory.
+func kill(ctx context.Context, m *matcher, most int) (n int, err error) {
 	conn, end, err := dial(ctx)
 	if err != nil {
 		return 0, err
@@ -51,47 +52,52 @@ func kill(ctx context.Context, m *matcher) (n int, err error) {
 		if m.lengths[f] == nil {
 			continue
 		}
-		found, err := dump(conn, family, m)
-		if err != nil {
-			return n, explain(err)
-		}
-		for i := range found {
-			gone, err := remove(conn, &found[i])
-			n += gone
-			if err != nil {
+		for more := true; more; {
+			var found []entry
+			if found, more, err = dump(conn, family, m, most); err != nil {
 				return n, explain(err)
+			}
+			for i := range found {
+				gone, err := remove(conn, &found[i])
+				n += gone
+				if err != nil {
+					return n, explain(err)
+				}
 			}
 		}
 	}
 	return n, nil
 }
 
-// dump returns the entries of a family that belong to the matcher's prefixes.
-func dump(conn *netlink.Conn, family byte, m *matcher) ([]entry, error) {
-	_, err := conn.Send(netlink.Message{
+// dump returns the entries of a family that belong to the matcher's prefixes,
+// and whether there are more than it may return.
+func dump(conn *netlink.Conn, family byte, m *matcher, most int) (found []entry, more bool, err error) {
+	_, err = conn.Send(netlink.Message{
 		Header: netlink.Header{Type: messageGet, Flags: netlink.Request | netlink.Dump},
 		Data:   []byte{family, unix.NFNETLINK_V0, 0, 0},
 	})
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	var found []entry
 	var broken error
 	for msg, err := range conn.ReceiveIter() {
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		var e entry
 		if err := e.parse(msg.Data); err != nil {
 			broken = err
 			continue
 		}
-		if len(found) < maxKilled && m.any(&e) {
+		if !m.any(&e) {
+			continue
+		}
+		if more = len(found) == most; !more {
 			e.orig, e.id, e.zone = bytes.Clone(e.orig), bytes.Clone(e.id), bytes.Clone(e.zone)
 			found = append(found, e)
 		}
 	}
-	return found, broken
+	return found, more, broken
 }
 
 // remove deletes one entry; one that ended by itself is none.

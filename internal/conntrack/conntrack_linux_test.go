@@ -110,7 +110,7 @@ func tracked(t *testing.T, prefix string) int {
 	if p.Addr().Is6() {
 		family = unix.AF_INET6
 	}
-	all, err := dump(conn, family, newMatcher([]netip.Prefix{p}, nil))
+	all, _, err := dump(conn, family, newMatcher([]netip.Prefix{p}, nil), maxKept)
 	if err := errors.Join(err, end()); err != nil {
 		t.Fatal(err)
 	}
@@ -179,5 +179,21 @@ func TestExplain(t *testing.T) {
 	}
 	if err := explain(nil); err != nil {
 		t.Errorf("no error is explained as %v", err)
+	}
+}
+
+// More entries than are kept in memory at once are deleted all the same.
+func TestKillInRounds(t *testing.T) {
+	track(t)
+	for range 5 {
+		connect(t, "127.0.0.8", "127.0.0.1")
+	}
+	for _, most := range []int{2, 5} {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		n, err := kill(ctx, newMatcher([]netip.Prefix{netip.MustParsePrefix("127.0.0.8/32")}, nil), most)
+		cancel()
+		if want := map[int]int{2: 5, 5: 0}[most]; n != want || err != nil {
+			t.Errorf("killed %d, at most %d in memory (%v), want %d", n, most, err, want)
+		}
 	}
 }

@@ -4,6 +4,6 @@ package conntrack
 
 import "context"
 
-func kill(context.Context, *matcher) (int, error) { return 0, ErrUnsupported }
+func kill(context.Context, *matcher, int) (int, error) { return 0, ErrUnsupported }
 
 func probe(context.Context) error { return ErrUnsupported }
