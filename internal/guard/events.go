@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/netcap-guard/netcap-guard/backend"
@@ -42,6 +44,9 @@ type events struct {
 
 	queue chan *event   // nil: written at once
 	done  chan struct{} // closed when the writer has ended
+	// vain: somebody waited for room in the queue, and there came none.
+	vain   atomic.Bool
+	logger *slog.Logger // takes what there is to say of losses
 
 	mu   sync.Mutex // guards what follows, and keeps lines whole
 	out  io.Writer
@@ -62,6 +67,10 @@ const (
 	maxRecent = 1024
 	// maxQueued bounds the events that wait to be written.
 	maxQueued = 8192
+	// roomLimit bounds how long a verb waits for room in the queue, and roomLook
+	// is how often it looks.
+	roomLimit = time.Second
+	roomLook  = time.Millisecond
 	// writeLimit bounds how long the end waits for events to be written.
 	writeLimit = 2 * time.Second
 )
@@ -71,7 +80,7 @@ var errQueueFull = errors.New("events come faster than they are taken")
 
 // openEvents opens the event file, if there is one to be.
 func openEvents(cfg Config, out io.Writer) (*events, error) {
-	e := &events{json: cfg.Output == OutputJSON, verbose: cfg.Verbose, out: out, path: cfg.Events}
+	e := &events{json: cfg.Output == OutputJSON, verbose: cfg.Verbose, out: out, path: cfg.Events, logger: slog.New(slog.DiscardHandler)}
 	return e, e.reopen()
 }
 
@@ -146,17 +155,47 @@ func (e *events) emit(ev *event) error {
 		e.count.Unlock()
 		return e.write(ev)
 	}
-	defer e.count.Unlock()
-	if e.closed {
-		e.lose(os.ErrClosed)
-		return os.ErrClosed
+	err := os.ErrClosed
+	if !e.closed {
+		select {
+		case e.queue <- ev:
+			e.count.Unlock()
+			return nil
+		default:
+			err = errQueueFull
+		}
 	}
-	select {
-	case e.queue <- ev:
-		return nil
-	default:
-		e.lose(errQueueFull)
-		return errQueueFull
+	first := e.lose(err)
+	e.count.Unlock()
+	if first {
+		e.logger.Warn("events are lost, the number of them is in the statistics", "error", err)
+	}
+	return err
+}
+
+// await waits a moment for room, for who has many events to tell and may wait:
+// a verb. It leaves half of the queue to those who may not. Where nobody takes
+// events it waits once, not for each of them.
+func (e *events) await() {
+	roomy := func() bool { return len(e.queue) <= cap(e.queue)/2 }
+	if roomy() {
+		e.vain.Store(false)
+		return
+	}
+	if e.vain.Load() {
+		return
+	}
+	look := time.NewTicker(roomLook)
+	defer look.Stop()
+	limit := time.NewTimer(roomLimit)
+	defer limit.Stop()
+	for !roomy() {
+		select {
+		case <-look.C:
+		case <-limit.C:
+			e.vain.Store(true)
+			return
+		}
 	}
 }
 
@@ -165,10 +204,14 @@ func (e *events) write(ev *event) error {
 	e.mu.Lock()
 	err := e.writeLines(ev)
 	e.mu.Unlock()
-	if err != nil {
-		e.count.Lock()
-		defer e.count.Unlock()
-		e.lose(err)
+	if err == nil {
+		return nil
+	}
+	e.count.Lock()
+	first := e.lose(err)
+	e.count.Unlock()
+	if first && e.queue != nil { // a replay ends with the error
+		e.logger.Warn("events are lost, the number of them is in the statistics", "error", err)
 	}
 	return err
 }
@@ -198,12 +241,14 @@ func (e *events) writeLines(ev *event) error {
 	return err
 }
 
-// lose runs with e.count held.
-func (e *events) lose(err error) {
+// lose counts a loss and reports whether it is the first. It runs with e.count
+// held.
+func (e *events) lose(err error) bool {
 	e.lost++
 	if e.err == nil {
 		e.err = err
 	}
+	return e.lost == 1
 }
 
 // losses is how many events could not be written, and why the first could not.
@@ -313,6 +358,7 @@ func (e *events) block(f firewall.Event) {
 		ev.EventType, ev.Block = "expire", blockJSON(f.Block, f.At)
 	case firewall.Unblocked:
 		ev.EventType, ev.Block, ev.By = "unblock", blockJSON(f.Block, f.At), f.By
+		e.await()
 	case firewall.Resynced:
 		ev.EventType, ev.Resync = "resync", &resyncBody{f.Reason, f.Restored}
 	}

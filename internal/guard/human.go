@@ -124,6 +124,9 @@ func (s *statsBody) human() string {
 	if k := s.KernelLog; k != (kernelLogStats{}) {
 		fmt.Fprintf(&b, "kernel log: %d packets, %d without an event, %d lost, group unavailable %d times\n", k.Packets, k.Suppressed, k.Lost, k.Unavailable)
 	}
+	if v := s.Escalation; v != (escalationStats{}) {
+		fmt.Fprintf(&b, "escalation: %d addresses remembered, %d gave way, %d writes failed\n", v.Remembered, v.Evicted, v.Failed)
+	}
 	if t := s.Streams; t != (streamStats{}) {
 		fmt.Fprintf(&b, "streams: %d open, %d handshakes, %d records, %d evicted, %d gaps, %d segments dropped\n",
 			t.Open, t.Confirmed, t.Records, t.Evicted, t.Gaps, t.Dropped)

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"errors"
 	"hash/maphash"
 	"log/slog"
 	"net/netip"
@@ -35,16 +36,27 @@ type kernelLog struct {
 	group   uint16
 	manager *firewall.Manager
 	emit    func(p *nflog.Packet, rule string)
+	open    func(group uint16) (logReader, error)
 
 	unavailable, suppressed atomic.Uint64
 
-	mu     sync.Mutex // guards what follows
-	wanted bool       // something logs to the group
-	reader *nflog.Reader
+	mu     sync.Mutex  // guards what follows
+	wanted bool        // something logs to the group
+	reader logReader   // nil: not open
+	past   nflog.Stats // of the readers before
 	tried  time.Time
 	closed bool
 	done   sync.WaitGroup
 }
+
+// logReader is what there is to do with an nflog.Reader.
+type logReader interface {
+	Run(f func(*nflog.Packet)) error
+	Stats() nflog.Stats
+	Close() error
+}
+
+func openLog(group uint16) (logReader, error) { return nflog.Open(nflog.Config{Group: group}) }
 
 // look opens the group where something logs to it, a rule or a block of
 // before; it is asked when the rules have changed.
@@ -70,7 +82,7 @@ func (k *kernelLog) retry(now time.Time) {
 		return
 	}
 	k.tried = now
-	reader, err := nflog.Open(nflog.Config{Group: k.group})
+	reader, err := k.open(k.group)
 	if err != nil {
 		if k.unavailable.Add(1); !again {
 			k.log.Warn("what the kernel logs is not seen, everything else goes on (nflog_group chooses another group)", "error", err)
@@ -102,7 +114,9 @@ func logsInKernel(rules *engine.RuleSet, m *firewall.Manager) bool {
 	return false
 }
 
-func (k *kernelLog) read(reader *nflog.Reader) {
+// read reads until the reader is closed or fails; one that fails is given up,
+// and retry opens another.
+func (k *kernelLog) read(reader logReader) {
 	limit := newLogLimit()
 	err := reader.Run(func(p *nflog.Packet) {
 		now := time.Now()
@@ -115,9 +129,18 @@ func (k *kernelLog) read(reader *nflog.Reader) {
 		}
 		k.emit(p, k.rule(p))
 	})
-	if err != nil {
-		k.log.Error("what the kernel logs is not seen any more", "error", err)
+	if err == nil {
+		return
 	}
+	k.mu.Lock()
+	n := reader.Stats()
+	k.past.Received += n.Received
+	k.past.Lost += n.Lost
+	k.past.Malformed += n.Malformed
+	k.past.Overruns += n.Overruns
+	k.reader = nil
+	k.mu.Unlock()
+	k.log.Error("what the kernel logs is not seen any more, until the group can be opened anew", "error", errors.Join(err, reader.Close()))
 }
 
 // rule is whose log rule a packet met; empty where that has ended meanwhile.
@@ -139,10 +162,10 @@ func (k *kernelLog) close() error {
 	k.closed = true
 	reader := k.reader
 	k.mu.Unlock()
-	if reader == nil {
-		return nil
+	var err error
+	if reader != nil {
+		err = reader.Close()
 	}
-	err := reader.Close()
 	k.done.Wait()
 	return err
 }
@@ -155,9 +178,12 @@ func (k *kernelLog) stats() kernelLogStats {
 	s := kernelLogStats{Unavailable: k.unavailable.Load(), Suppressed: k.suppressed.Load()}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	s.Packets, s.Lost, s.Malformed = k.past.Received, k.past.Lost, k.past.Malformed
 	if k.reader != nil {
 		n := k.reader.Stats()
-		s.Packets, s.Lost, s.Malformed = n.Received, n.Lost, n.Malformed
+		s.Packets += n.Received
+		s.Lost += n.Lost
+		s.Malformed += n.Malformed
 	}
 	return s
 }

@@ -56,6 +56,7 @@ type runner struct {
 	evidence *evidence.Keeper
 	kernel   *kernelLog  // nil in a replay and in a dry run
 	killer   *connKiller // nil without kill_connections
+	dropped  dropCounts
 	hangups  chan os.Signal
 	// reloading orders reloads: rules and the kernel's filter change together.
 	reloading sync.Mutex
@@ -88,6 +89,7 @@ func Run(ctx context.Context, cfg Config, env Environment) (err error) {
 	if r.events, err = openEvents(cfg, env.Out); err != nil {
 		return err
 	}
+	r.events.logger = r.log
 	defer func() { err = errors.Join(err, r.closeEvents(replay)) }()
 	if err := r.openEvidence(replay); err != nil {
 		return err
@@ -129,7 +131,7 @@ func (r *runner) guard(ctx context.Context, rs *engine.RuleSet) error {
 	r.events.start()
 	if !r.manager.DryRun() {
 		// Before the control socket, which reads it.
-		r.kernel = &kernelLog{log: r.log, group: r.cfg.logGroup(), manager: r.manager, emit: r.events.kernelLog}
+		r.kernel = &kernelLog{log: r.log, group: r.cfg.logGroup(), manager: r.manager, emit: r.events.kernelLog, open: openLog}
 	}
 	if err := r.startControl(); err != nil {
 		if len(r.manager.GetActiveBlocks()) > 0 {

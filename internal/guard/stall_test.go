@@ -1,14 +1,19 @@
 package guard
 
 import (
+	"bufio"
+	"bytes"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/netcap-guard/netcap-guard/engine"
+	"github.com/netcap-guard/netcap-guard/firewall"
 )
 
 // TestStalledOutput: standard output is a pipe that nobody reads. Events pile
@@ -42,6 +47,63 @@ func TestStalledOutput(t *testing.T) {
 	}
 	if err := e.emit(&event{}); err == nil {
 		t.Error("an event after the end is not lost")
+	}
+}
+
+// TestEventsOfALongList: who lifts many blocks waits for a reader that is
+// slower, and loses no event; where there is no reader it waits once, and the
+// first loss is said at once.
+func TestEventsOfALongList(t *testing.T) {
+	const many = 3 * maxQueued
+	lift := func(e *events) (took time.Duration) {
+		began := time.Now()
+		for range many {
+			e.block(firewall.Event{Kind: firewall.Unblocked, By: firewall.ByManual})
+		}
+		return time.Since(began)
+	}
+	for _, tt := range []struct {
+		name   string
+		reader func(io.Reader)
+		lost   uint64
+		said   int
+		took   time.Duration
+	}{
+		{"a slow reader", func(r io.Reader) {
+			for lines := bufio.NewScanner(r); lines.Scan(); {
+				time.Sleep(10 * time.Microsecond)
+			}
+		}, 0, 0, time.Minute},
+		{"none", func(io.Reader) {}, many - maxQueued - 1, 1, roomLimit},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, w := io.Pipe()
+				defer func() { _ = r.Close() }() // lets the writer end
+				var log bytes.Buffer
+				e, err := openEvents(Config{Output: OutputJSON}, w)
+				if err != nil {
+					t.Fatal(err)
+				}
+				e.logger = slog.New(slog.NewTextHandler(&log, nil))
+				e.start()
+				read := make(chan struct{})
+				go func() {
+					defer close(read)
+					tt.reader(r)
+				}()
+				if took := lift(e); took > tt.took {
+					t.Errorf("it took %v, want at most %v", took, tt.took)
+				}
+				lost, _ := e.losses()
+				if said := strings.Count(log.String(), "events are lost"); lost != tt.lost || said != tt.said {
+					t.Errorf("lost %d, want %d; said %d times: %s", lost, tt.lost, said, log.String())
+				}
+				_ = e.close() // says what nobody took
+				_ = w.Close()
+				<-read
+			})
+		})
 	}
 }
 

@@ -2,8 +2,11 @@ package guard
 
 import (
 	"context"
+	"log/slog"
+	"sync"
 	"time"
 
+	"github.com/netcap-guard/netcap-guard/backend"
 	"github.com/netcap-guard/netcap-guard/capture"
 	"github.com/netcap-guard/netcap-guard/capture/stream"
 	"github.com/netcap-guard/netcap-guard/record"
@@ -158,13 +161,35 @@ func (r *runner) stats() *statsBody {
 // dropsLimit bounds how long the statistics wait for a kernel that is busy.
 const dropsLimit = 2 * time.Second
 
-// drops asks the kernel what it stopped; empty where it does not say.
+// dropCounts are the packets that the kernel stopped, as it said last.
+type dropCounts struct {
+	mu   sync.Mutex // guards what follows
+	last map[string]familyDrops
+	told bool // that it does not say
+}
+
+// drops asks the kernel what it stopped. Where it does not say in time, that is
+// said once, and the answer is the last one; empty where there was none.
 func (r *runner) drops() map[string]familyDrops {
 	ctx, cancel := context.WithTimeout(context.Background(), dropsLimit)
 	defer cancel()
 	list, err := r.manager.Dropped(ctx)
+	return r.dropped.take(list, err, r.log)
+}
+
+// take is told what the kernel said. Nobody may change the result.
+func (c *dropCounts) take(list []backend.Drops, err error, log *slog.Logger) map[string]familyDrops {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if err != nil {
-		r.log.Warn("the kernel does not say how many packets it stopped", "error", err)
+		if !c.told {
+			c.told = true
+			log.Warn("the kernel does not say how many packets it stopped: the statistics show what it said last", "error", err)
+		}
+		if c.last == nil {
+			return map[string]familyDrops{}
+		}
+		return c.last
 	}
 	out := map[string]familyDrops{}
 	for _, d := range list {
@@ -176,6 +201,7 @@ func (r *runner) drops() map[string]familyDrops {
 		}
 		out[d.Action.String()] = sum
 	}
+	c.last = out
 	return out
 }
 
