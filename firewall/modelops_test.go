@@ -19,7 +19,7 @@ func (r *modelRun) step() {
 		weight int
 		do     func()
 	}{
-		{72, r.opBlock}, {28, r.opAgain}, {10, r.opBulk}, {12, r.opTogether}, {10, r.opRepeat}, {16, r.opUnblock}, {24, r.opClock}, {12, r.opAllow}, {16, r.opDisallow},
+		{72, r.opBlock}, {28, r.opAgain}, {16, r.opBulk}, {16, r.opTogether}, {10, r.opRepeat}, {16, r.opUnblock}, {24, r.opClock}, {12, r.opAllow}, {16, r.opDisallow},
 		{8, r.opSetList}, {1, r.opFlush}, {40, r.opDamage}, {12, r.opCrash}, {1, r.opClose}, {6, r.opBadInput},
 	}
 	total := 0
@@ -197,10 +197,10 @@ func (r *modelRun) tell(req Request, o Outcome) {
 }
 
 // several draws requests that come together, some of them for the same
-// address; a third of the time hosts with one action, which fill a set.
+// address; half of the time hosts with one action, which fill a set.
 func (r *modelRun) several() []Request {
 	var reqs []Request
-	if r.chance(33) {
+	if r.chance(50) {
 		like := r.drawn(backend.Key{Prefix: universe()[0], Target: backend.Target(r.rng.IntN(2))}, false)
 		like.Escalation, like.ByRule = nil, false
 		for _, p := range universe() {
