@@ -40,12 +40,32 @@ type Packet struct {
 	// Number counts the source's packets from 1, those of an unsupported link
 	// type among them, so that it is the number other tools show.
 	Number uint64
+	// Sum says what is known of the transport's checksum.
+	Sum Sum
 	// Outgoing: this host sent the packet. Files do not say so; false there.
 	Outgoing bool
 	// Iface is the interface's index (live) or number in its section of the
 	// file (pcapng); 0 in a pcap file.
 	Iface int
 }
+
+// Sum says what the kernel knows of a packet's transport checksum.
+type Sum uint8
+
+// What can be known of it.
+const (
+	// SumUnknown: nobody says. It is so in files: those of a host whose card
+	// computes checksums hold wrong ones.
+	SumUnknown Sum = iota
+	// SumUnchecked: it stands in the packet, and nobody has looked at it.
+	SumUnchecked
+	// SumMissing: it is computed later, by the card, or never, where the packet
+	// does not leave the host. The same is said of segments that were put
+	// together after they had been checked.
+	SumMissing
+	// SumRight: the outermost one was found right.
+	SumRight
+)
 
 // Stats are a source's counters so far.
 type Stats struct {

@@ -76,7 +76,7 @@ func (c *pcap) next(f *file, p *Packet) error {
 	p.Time = int64(sec)*1e9 + int64(frac)*c.scale
 	p.Length = wireLength(length, captured)
 	p.Link = c.link
-	p.Outgoing, p.Iface = false, 0
+	p.Outgoing, p.Iface, p.Sum = false, 0, SumUnknown
 	return nil
 }
 

@@ -180,7 +180,7 @@ func (c *pcapng) block(f *file, kind uint32, body []byte, p *Packet) (bool, erro
 	p.Data = data[:captured:captured]
 	p.Time = in.clock.nanos(ts) + in.offset*1e9
 	p.Length = wireLength(length, captured)
-	p.Link, p.Iface, p.Outgoing = in.link, int(iface), false
+	p.Link, p.Iface, p.Outgoing, p.Sum = in.link, int(iface), false, SumUnknown
 	return true, nil
 }
 

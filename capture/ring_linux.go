@@ -174,7 +174,7 @@ func (r *ring) take(p *Packet) bool {
 		return false
 	}
 	p.Time = int64(h.Sec)*1e9 + int64(h.Nsec)
-	p.Iface = int(from.Ifindex)
+	p.Iface, p.Sum = int(from.Ifindex), sumOf(h.Status)
 	start, end := at+int(h.Mac), at+int(h.Mac)+int(h.Snaplen)
 	p.Length = int(h.Len)
 	if ethernet {
@@ -192,6 +192,18 @@ func (r *ring) take(p *Packet) bool {
 	}
 	p.Data = r.block[start:end:end]
 	return true
+}
+
+// sumOf reads what tpacket_rcv (net/packet/af_packet.c) says of the checksum;
+// kernels before 4.1 never say that it is right.
+func sumOf(status uint32) Sum {
+	switch {
+	case status&unix.TP_STATUS_CSUMNOTREADY != 0:
+		return SumMissing
+	case status&unix.TP_STATUS_CSUM_VALID != 0:
+		return SumRight
+	}
+	return SumUnchecked
 }
 
 // putTag puts the VLAN tag, which the kernel took off, back into the frame

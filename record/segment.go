@@ -24,6 +24,11 @@ type Segment struct {
 	// next packet is decoded.
 	Size    int32
 	Payload []byte
+	// Whole is the segment from its header on, nil where not all of it was
+	// captured. Inner: it came out of a tunnel, or of fragments. Check asks for its
+	// checksum to be computed; a decoder leaves it false.
+	Whole        []byte
+	Inner, Check bool
 	// Gate is the interface that the packet passes (its number plus one), where
 	// this host stands between the two ends and sees either side of a
 	// connection come in, or go out, by its own; 0 where that is not so.

@@ -36,7 +36,11 @@ func (d *Decoder) segment(head *[tcpHeader]byte, payload []byte, size int, set *
 	if d.plan.segment && !d.short {
 		set.HasSegment = true
 		set.Segment = record.Segment{Seq: u32(head[4:]), Ack: u32(head[8:]), Window: u16(head[14:]), Flags: head[13],
-			Size: int32(size - offset), Payload: payload[min(offset, len(payload)):]}
+			Size: int32(size - offset), Payload: payload[min(offset, len(payload)):],
+			Inner: d.depth > 1 || d.collected}
+		if len(payload) == size {
+			set.Segment.Whole = payload
+		}
 	}
 	if !d.plan.tcp {
 		return nil

@@ -63,6 +63,7 @@ type packet struct {
 	seq, ack uint32
 	data     []byte
 	size     int // 0 = all of data
+	window   uint16
 	time     int64
 }
 
@@ -77,7 +78,7 @@ func (p packet) set() *record.Set {
 	if size == 0 {
 		size = len(p.data)
 	}
-	s.Segment = record.Segment{Seq: p.seq, Ack: p.ack, Flags: p.flags, Payload: p.data, Size: int32(size)}
+	s.Segment = record.Segment{Seq: p.seq, Ack: p.ack, Flags: p.flags, Payload: p.data, Size: int32(size), Window: p.window}
 	return s
 }
 

@@ -19,6 +19,9 @@ type Stats struct {
 	Gaps, Dropped uint64
 	// Invalid counts segments that contradict the handshake.
 	Invalid uint64
+	// BadSum counts segments with a wrong checksum, Outside those that lie
+	// beyond the receiver's window. Nothing of them is taken.
+	BadSum, Outside uint64
 	// Malformed counts messages that could not be parsed.
 	Malformed uint64
 }
@@ -28,6 +31,7 @@ type counters struct {
 	open, bytes, confirmed, records         atomic.Uint64
 	evicted                                 [numClasses]atomic.Uint64
 	shed, gaps, dropped, invalid, malformed atomic.Uint64
+	badSum, outside                         atomic.Uint64
 }
 
 // Stats reads the counters. It may be called from any goroutine.
@@ -37,6 +41,7 @@ func (t *Table) Stats() Stats {
 		Open: s.open.Load(), Bytes: s.bytes.Load(), Confirmed: s.confirmed.Load(), Records: s.records.Load(),
 		EvictedUnproven: s.evicted[unproven].Load(), EvictedIdle: s.evicted[idle].Load(),
 		EvictedUseful: s.evicted[useful].Load(), Shed: s.shed.Load(), Gaps: s.gaps.Load(),
-		Dropped: s.dropped.Load(), Invalid: s.invalid.Load(), Malformed: s.malformed.Load(),
+		Dropped: s.dropped.Load(), Invalid: s.invalid.Load(),
+		BadSum: s.badSum.Load(), Outside: s.outside.Load(), Malformed: s.malformed.Load(),
 	}
 }

@@ -16,10 +16,12 @@
 // is covered wholly is dropped. As in Linux, data without the ACK flag and
 // resets that do not name the next byte (RFC 5961) count for nothing.
 //
+// So does a segment with a wrong checksum, where the caller asks for a look at
+// it, and one beyond the receiver's window, where the handshake was seen.
+//
 // What a receiver would refuse for another reason is taken all the same:
-// segments with a wrong checksum (cards compute it after the capture), with a
-// hop limit that does not reach the receiver, outside its window, or older than
-// its time stamps.
+// segments with a hop limit that does not reach the receiver, or older than its
+// time stamps.
 package stream
 
 import (
@@ -198,6 +200,10 @@ func (t *Table) Segment(set *record.Set, witness bool) {
 		}
 	}
 	i := t.find(hash, &k)
+	if seg.Check && t.weighs(i, dir, seg) && !rightSum(&set.Header, seg) {
+		t.stats.badSum.Add(1)
+		return
+	}
 	if i == 0 {
 		if !t.opens(seg, witness) {
 			return

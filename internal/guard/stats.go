@@ -44,7 +44,7 @@ type streamStats struct {
 	Shed      uint64 `json:"shed"`      // connections whose kept bytes had to
 	Gaps      uint64 `json:"gaps"`      // places where bytes were missing for good
 	Dropped   uint64 `json:"dropped"`   // segments that there was no room for
-	Invalid   uint64 `json:"invalid"`   // segments that contradict the handshake
+	Invalid   uint64 `json:"invalid"`   // segments that contradict the handshake, have a wrong checksum or lie outside the window
 	Malformed uint64 `json:"malformed"` // messages that could not be parsed
 }
 
@@ -57,7 +57,7 @@ func (s *streamStats) add(t stream.Stats) {
 	s.Shed += t.Shed
 	s.Gaps += t.Gaps
 	s.Dropped += t.Dropped
-	s.Invalid += t.Invalid
+	s.Invalid += t.Invalid + t.BadSum + t.Outside
 	s.Malformed += t.Malformed
 }
 

@@ -33,12 +33,19 @@ func (w *worker) follow(p *capture.Packet, forwarded bool) {
 			return
 		}
 	}
+	w.set.Segment.Check = unproved(p.Sum, w.set.Segment.Inner)
 	if w.shared.between {
 		w.set.Segment.Gate = w.gate(p)
 	}
 	w.current, w.inStream = p, true
 	w.streams.Segment(&w.set, forwarded)
 	w.current, w.inStream = nil, false
+}
+
+// unproved reports whether a segment's checksum is there and nobody has looked
+// at it: cards look at the outermost one, and not at those of fragments.
+func unproved(s capture.Sum, inner bool) bool {
+	return s == capture.SumUnchecked || inner && s == capture.SumRight
 }
 
 // gate is the interface of a packet between two others, plus one; 0 of one that
