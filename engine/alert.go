@@ -62,8 +62,8 @@ type ActionEvent struct {
 	Kind   ActionKind
 	Prefix netip.Prefix // what was to be blocked
 	Target backend.Target
-	// Duration is what was asked for, or what an escalation came to; 0 =
-	// permanent. Limit is a rate limit's.
+	// Duration is what was asked for, or what an escalation came to, of a block
+	// that was there what is left of it; 0 = permanent. Limit is a rate limit's.
 	Duration time.Duration
 	Limit    backend.Limit
 	// Result holds the outcome and the block in force. With an Err it is

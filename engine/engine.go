@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -78,6 +79,12 @@ type blocker interface {
 	Block(ctx context.Context, req firewall.Request) (firewall.Result, error)
 }
 
+// exempter is a blocker that knows which addresses are never blocked, whatever
+// is around them. It is asked for packets: it must not wait.
+type exempter interface {
+	Exempt(a netip.Addr) bool
+}
+
 // Engine evaluates records against rules. Its methods are safe for concurrent
 // use; each goroutine that evaluates has a Worker of its own.
 type Engine struct {
@@ -94,6 +101,8 @@ type Engine struct {
 
 	manager atomic.Pointer[firewall.Manager]
 	blocker atomic.Pointer[blocker]
+	// exempter is the blocker, if it is one; nil otherwise.
+	exempter atomic.Pointer[exempter]
 
 	alerts  *queue[*Alert]
 	actions *queue[job]
@@ -168,12 +177,19 @@ func (e *Engine) SetFirewallManager(m *firewall.Manager) {
 	e.manager.Store(m)
 	if m == nil {
 		e.blocker.Store(nil)
+		e.exempter.Store(nil)
 		return
 	}
 	e.setBlocker(m)
 }
 
-func (e *Engine) setBlocker(b blocker) { e.blocker.Store(&b) }
+func (e *Engine) setBlocker(b blocker) {
+	e.blocker.Store(&b)
+	e.exempter.Store(nil)
+	if x, ok := b.(exempter); ok {
+		e.exempter.Store(&x)
+	}
+}
 
 // GetFirewallManager returns the manager that was set, nil if none was.
 func (e *Engine) GetFirewallManager() *firewall.Manager { return e.manager.Load() }

@@ -161,7 +161,7 @@ func (e *Engine) run(j job) {
 	case ev.Err == nil && res.Outcome == firewall.Whitelisted:
 		ev.Prefix = req.Prefix // the address is, not the network around it
 	case ev.Err == nil && len(req.Escalation) > 0:
-		ev.Duration = life(res.Block)
+		ev.Duration = ev.life()
 	}
 	e.count(ev.Err)
 	if ev.Err == nil && ev.Result.Outcome == firewall.Created && req.Action.Stops() {
@@ -229,12 +229,17 @@ func (e *Engine) ask(b blocker, j *job, req firewall.Request) (firewall.Result, 
 	return b.Block(e.ctx(), req)
 }
 
-// life is how long a block lasts from its beginning to its end, 0 = for good.
-func life(b firewall.BlockInfo) time.Duration {
-	if b.ExpiresAt.IsZero() {
+// life is how long the block in force lasts, 0 = for good: from its beginning
+// where it was made just now, else from the match on, in whole seconds.
+func (ev *ActionEvent) life() time.Duration {
+	b := &ev.Result.Block
+	switch {
+	case b.ExpiresAt.IsZero():
 		return 0
+	case ev.Result.Outcome == firewall.Created:
+		return b.ExpiresAt.Sub(b.CreatedAt).Round(time.Millisecond)
 	}
-	return b.ExpiresAt.Sub(b.CreatedAt).Round(time.Millisecond)
+	return max(b.ExpiresAt.Sub(ev.Time).Round(time.Second), time.Second)
 }
 
 // request is what an action asks of the firewall. The firewall is told the

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,6 +69,76 @@ func TestEscalationIsAskedFor(t *testing.T) {
 			}
 			if len(o.actions) != 1 || o.actions[0].Duration != tc.ends {
 				t.Errorf("events %+v, want a duration of %v", o.actions, tc.ends)
+			}
+		})
+	}
+}
+
+// TestLifeOfABlockThatIsThere: what is told is what is left of it, in whole
+// seconds, from the match on.
+func TestLifeOfABlockThatIsThere(t *testing.T) {
+	at := time.Unix(0, t0)
+	block := firewall.BlockInfo{CreatedAt: at.Add(-time.Hour), ExpiresAt: at.Add(10*time.Minute + 1234567)}
+	for outcome, want := range map[firewall.Outcome]time.Duration{
+		firewall.Created:   70*time.Minute + time.Millisecond,
+		firewall.Extended:  10 * time.Minute,
+		firewall.Duplicate: 10 * time.Minute,
+	} {
+		var o told
+		o.run(t, "type: iptables_block, config: {escalation: [10m, 1h]}", "203.0.113.9", Config{}, &refusing{answer: firewall.Result{Outcome: outcome, Block: block}})
+		if len(o.actions) != 1 || o.actions[0].Duration != want {
+			t.Errorf("%v: %+v, want %v", outcome, o.actions, want)
+		}
+	}
+}
+
+// TestExemptHosts: what a whitelisted host does is not its network's doing; it
+// counts for itself, and its neighbours for the network around it.
+func TestExemptHosts(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		options string
+		sources []string
+		alerts  uint64
+		blocked string
+	}{
+		{"a neighbour once", "", []string{"fd09::5", "fd09::5", "fd09::2"}, 0, ""},
+		{"the first address of the network", "", []string{"fd09::", "fd09::", "fd09::2"}, 0, ""},
+		{"neighbours", "", []string{"fd09::2", "fd09::5", "fd09::3", "fd09::4"}, 1, "fd09::/64"},
+		{"alone", "", []string{"fd09::5", "fd09::5", "fd09::5"}, 1, ""},
+		{"two of them", "", []string{"fd09::5", "fd09::", "fd09::5"}, 0, ""},
+		{"distinct values", "distinct_field: SeqNum, distinct_threshold: 3,", []string{"fd09::5", "fd09::5", "fd09::2"}, 0, ""},
+		{"pairs", "track_by: pair,", []string{"fd09::5", "fd09::5", "fd09::2"}, 0, ""},
+		{"pairs of neighbours", "track_by: pair,", []string{"fd09::4", "fd09::3", "fd09::2"}, 1, "fd09::/64"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m, err := firewall.NewManager(&firewall.ManagerConfig{DryRun: true, Whitelist: []string{"fd09::5", "fd09::"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = m.Close() }() // a dry run
+			count := "threshold: 3, " + tc.options
+			if strings.Contains(tc.options, "distinct") {
+				count = tc.options
+			}
+			rs, _ := mustLoad(t, "- {name: r, type: TCP, expression: SYN, "+count+" actions: [{type: iptables_block, config: {ipv6_prefix: 64}}]}")
+			e := New(rs, Config{Lossless: true})
+			e.SetFirewallManager(m)
+			w := e.NewWorker()
+			for i, src := range tc.sources {
+				set := syn(uint64(i+1), src, float64(i))
+				set.Dst, set.TCP.SeqNum = netip.MustParseAddr("2001:db8::1"), uint32(i)
+				w.Evaluate(set)
+			}
+			if err := e.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, b := range m.GetActiveBlocks() {
+				got = append(got, b.IP)
+			}
+			if alerts := e.Stats().Rules["r"].Alerts; alerts != tc.alerts || strings.Join(got, " ") != tc.blocked {
+				t.Errorf("%d alerts, blocked %v, want %d, %s", alerts, got, tc.alerts, tc.blocked)
 			}
 		})
 	}

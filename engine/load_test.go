@@ -95,7 +95,7 @@ func TestGoldenPositions(t *testing.T) {
 		{"limits.yml", "10/fortnight", "10/fortnight,"},
 		{"limits.yml", "burst must be at most", "4294967296"},
 		{"limits.yml", "ipv6_prefix must be at least 1", "0}"},
-		{"limits.yml", "63 bytes", "'a \"quoted"},
+		{"limits.yml", "at byte 2 cannot be in one", "'a \"quoted"},
 		{"tag.yml", "takes the !", "!QR && len"},
 		{"tag.yml", `unknown key "expresion"`, "expresion"},
 	} {

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"strings"
 	"time"
@@ -61,7 +60,7 @@ func (b *ruleReader) logOptions(a *Action, options map[string]entry) {
 		if ok && len(s) > maxLogPrefix {
 			b.errorAt(e.val, "", "prefix is longer than %d bytes", maxLogPrefix)
 		} else if err := backend.CheckLogPrefix(s); ok && a.Kernel && err != nil {
-			b.errorAt(e.val, fmt.Sprintf("at most %d bytes, without quotes, backslashes and $", backend.MaxLogPrefix),
+			b.errorAt(e.val, "printable text without quotes, backslashes and $",
 				"the kernel cannot carry the prefix: %v", err)
 		}
 		a.Prefix = s

@@ -45,6 +45,7 @@ type purpose byte
 
 const (
 	countMatches purpose = iota + 1
+	countHosts           // of hosts that count for themselves where others do for their network
 	mergeAlerts
 	followsRule
 )

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"math"
+	"net/netip"
 	"time"
 
 	"github.com/netcap-guard/netcap-guard/record"
@@ -171,19 +172,37 @@ const alertMerge = 5 * time.Minute
 
 // trackKey names the counter that a record belongs to.
 func (e *Engine) trackKey(ev *evaluator, h *record.Header) trackerKey {
-	bits := orElse(ev.rule.trackBits, e.cfg.IPv6Prefix)
 	src, dst := h.Src, h.Dst
-	if bits != 0 {
-		src, dst = network(src, bits), network(dst, bits)
-	}
 	switch ev.rule.TrackBy {
 	case TrackDestination:
-		return e.tracker.key(ev.state.id, countMatches, noAddr(), dst)
+		src = noAddr()
 	case TrackPair:
-		return e.tracker.key(ev.state.id, countMatches, src, dst)
 	case TrackRule:
-		return e.tracker.key(ev.state.id, countMatches, noAddr(), noAddr())
+		src, dst = noAddr(), noAddr()
 	case TrackSource:
+		dst = noAddr()
 	}
-	return e.tracker.key(ev.state.id, countMatches, src, noAddr())
+	bits := orElse(ev.rule.trackBits, e.cfg.IPv6Prefix)
+	if bits == 0 || bits == 128 {
+		return e.tracker.key(ev.state.id, countMatches, src, dst)
+	}
+	src, whole := e.widened(src, bits)
+	dst, whole2 := e.widened(dst, bits)
+	if whole || whole2 {
+		return e.tracker.key(ev.state.id, countHosts, src, dst)
+	}
+	return e.tracker.key(ev.state.id, countMatches, src, dst)
+}
+
+// widened is the network that an IPv6 address counts for, or the address itself,
+// and true, where it must not be blocked: what it does is not to have the rest
+// of its network blocked.
+func (e *Engine) widened(a netip.Addr, bits int) (netip.Addr, bool) {
+	if !a.Is6() || a.Is4In6() {
+		return a, false
+	}
+	if x := e.exempter.Load(); x != nil && (*x).Exempt(a) {
+		return a.WithZone(""), true
+	}
+	return network(a, bits), false
 }

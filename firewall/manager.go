@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/netcap-guard/netcap-guard/backend"
@@ -54,6 +55,7 @@ type Manager struct {
 	// remembered; the background goroutine joins them.
 	followers sync.WaitGroup
 
+	exempted  atomic.Pointer[exempted]
 	queue     queue        // requests that wait for the kernel
 	escalated *escalations // who was blocked how often
 	keeper    *keeper      // writes that down; nil = nobody does
@@ -91,6 +93,7 @@ func newManager(config *ManagerConfig, open func(*Manager, context.Context) erro
 		m.white.add(OriginConfig, p)
 	}
 	m.readProtected()
+	m.publish()
 	if err := open(m, context.Background()); err != nil {
 		return nil, err
 	}

@@ -304,11 +304,13 @@ func (m *Manager) editWhitelist(ctx context.Context, edit func() bool, undo func
 		}
 	}
 	change.Allow = m.allowed(nil, change.Remove)
+	m.publish()
 	m.mu.Unlock()
 	events, err := m.remove(ctx, change, ByWhitelist)
 	if err != nil {
 		m.mu.Lock()
 		undo()
+		m.publish()
 		m.mu.Unlock()
 	}
 	return append(ended, events...), err
