@@ -52,7 +52,7 @@ func (b *Backend) Lookup(ctx context.Context, keys []backend.Key) ([]backend.Sta
 
 // kindsOf are the kinds that a block of the key can be of, the one that is
 // looked up first in front. After Init sets that are not there are left out;
-// before, the text in front of a log is not known, so none is found.
+// before, the texts in front of logs are known of the last List only.
 func (b *Backend) kindsOf(key backend.Key) []kind {
 	var out []kind
 	for _, a := range backend.Actions() {
@@ -63,6 +63,11 @@ func (b *Backend) kindsOf(key backend.Key) []kind {
 		if a == backend.Log {
 			for k := range b.known.rules {
 				if k.holds(slot) {
+					out = append(out, k)
+				}
+			}
+			for _, k := range b.listed {
+				if !b.ready && k.holds(slot) {
 					out = append(out, k)
 				}
 			}

@@ -34,6 +34,7 @@ type Backend struct {
 	ready   bool // Init has succeeded
 	known   structure
 	skipped int
+	listed  []kind // the kinds of logs that the last List found
 	// allowed is what the allow sets hold, by name: what Init found there or
 	// this process allowed since; nil before Init.
 	allowed map[string][]nftables.SetElement
@@ -199,7 +200,7 @@ func (b *Backend) blocks() ([]backend.Block, error) {
 	}
 	var out []backend.Block
 	texts := make(map[string]string)
-	b.skipped = 0
+	b.skipped, b.listed = 0, nil
 	for _, d := range defs {
 		k, ours := parseKind(d.name)
 		switch {
@@ -208,6 +209,9 @@ func (b *Backend) blocks() ([]backend.Block, error) {
 		case !ours || !d.fits(k):
 			b.skipped++
 			continue
+		}
+		if k.action == backend.Log {
+			b.listed = append(b.listed, k)
 		}
 		elements, err := b.read.elements(b.config.Table, d.name)
 		if err != nil {

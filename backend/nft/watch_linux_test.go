@@ -277,6 +277,35 @@ func TestPacketCounts(t *testing.T) {
 	}
 }
 
+// TestLookupOfLogs: without Init the packets of logs are told as well, once
+// they were listed, whatever text is in front of them.
+func TestLookupOfLogs(t *testing.T) {
+	_, prober := network(t)
+	b := start(t, nft.Config{Counters: true})
+	logs := []backend.Block{logged(block(t, attacker, backend.Log), "SSH: "), logged(block(t, "10.77.0.3", backend.Log), "")}
+	drop := block(t, attacker, backend.Drop)
+	apply(t, b, backend.Change{Add: append([]backend.Block{drop}, logs...)})
+	for range 3 {
+		prober.Probe(t, b, backendtest.UDP, mustAddr(attacker), mustAddr(backendtest.Guard4))
+	}
+	before := open(t, nft.Config{})
+	if got := list(t, before); len(got) != 3 {
+		t.Fatalf("listed %v", got)
+	}
+	got, err := before.Lookup(t.Context(), []backend.Key{drop.Key, logs[0].Key, logs[1].Key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []uint64{3, 3, 0} {
+		if s := got[i]; !s.Found || !s.HasPackets || s.Packets != want {
+			t.Errorf("%+v, want %d packets", s, want)
+		}
+	}
+	if err := before.Detach(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestLookupMany: a thousand keys, half of them blocked, in their order, and
 // as quick among many as among few.
 func TestLookupMany(t *testing.T) {
