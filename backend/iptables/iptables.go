@@ -24,13 +24,15 @@
 // that its bucket takes to fill may find it as it was.
 //
 // A kernel log rule hands packets to an NFLOG group and lets them go on. Those
-// rules stand at the front of the chain, before every block.
+// rules stand at the front of the chain, before every block, and before the
+// rules for neighbour discovery: a logged host's neighbour discovery is logged
+// as well, unlike with backend nft, where it passes before everything.
 //
 // A rule that takes another's place goes on with its counters. For that, and so
 // that Dropped loses nothing, a change that removes rules reads the chain first.
 //
 // The chain is linear: the kernel compares every packet with every rule. Above
-// a thousand rules the backend warns, once, that backend nft is the answer.
+// a thousand rules backend nft is the answer; Backend.Rules counts them.
 package iptables
 
 import (

@@ -13,8 +13,10 @@ func (a *app) showCmd() *cobra.Command {
 		Use:   "show IP",
 		Short: "Say why an address is blocked: rule, alerts, remaining time, packets stopped",
 		Long: `show says everything about one address: the blocks that contain it, whether it
-is whitelisted or protected, and its last alerts if a guard is running. Exit
-code 3 where it is not blocked.`,
+is whitelisted or protected, and its last alerts if a guard is running. An
+address that is only rate-limited or logged is not blocked (blocked: false), but
+shown. Exit code 3 where there is nothing to show: no block, no rate limit and
+no log rule.`,
 		Args: usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ip, err := netip.ParseAddr(args[0])

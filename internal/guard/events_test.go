@@ -70,7 +70,7 @@ func emitAll(t *testing.T, e *events) {
 		Firewall:  map[string]uint64{"active_blocks": 1, "blocks_created": 1, "blocks_removed": 0, "blocks_expired": 0, "duplicates_skip": 0, "whitelist_skip": 0, "errors": 0},
 		Actions:   map[string]uint64{"actions_executed": 1, "actions_success": 1, "actions_failed": 0, "ips_blocked": 1},
 		Drops:     map[string]familyDrops{"DROP": {IPv4: 7, IPv6: 8}, "REJECT": {}},
-		KernelLog: kernelLogStats{Packets: 9, Suppressed: 1, Lost: 2, Unavailable: 3}, Connections: connectionStats{Ended: 4, Failed: 5, Lost: 6},
+		KernelLog: kernelLogStats{Packets: 9, Suppressed: 1, Lost: 2, Unavailable: 3}, Escalation: escalationStats{Remembered: 1, Evicted: 2, Failed: 3}, Connections: connectionStats{Ended: 4, Failed: 5, Lost: 6},
 		Capture:  captureStats{Received: 3, Dropped: 2, RingFull: 1},
 		Evidence: evidenceStats{Files: 1, Bytes: 2, Written: 3, Evicted: 4, Lost: 5, Failed: 6, Missed: 7},
 		Streams:  streamStats{Open: 1, Bytes: 2, Confirmed: 3, Records: 4, Evicted: 5, Shed: 6, Gaps: 7, Dropped: 8, Invalid: 9, Malformed: 10},

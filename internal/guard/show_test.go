@@ -2,7 +2,13 @@ package guard
 
 import (
 	"bytes"
+	"net/netip"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/netcap-guard/netcap-guard/backend"
+	"github.com/netcap-guard/netcap-guard/firewall"
 )
 
 // TestForPeople: what a block does not say is a dash, never a hole.
@@ -38,5 +44,38 @@ func TestForPeople(t *testing.T) {
 				t.Errorf("%v\n%s\nwant\n%s", err, out.String(), tc.want)
 			}
 		})
+	}
+}
+
+// TestShowOfNoBlock: who is only slowed down or logged is shown, and is not
+// blocked; of who is nothing is known the exit code tells.
+func TestShowOfNoBlock(t *testing.T) {
+	m, err := firewall.NewManager(&firewall.ManagerConfig{DryRun: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = m.Close() }() // a dry run
+	for _, req := range []firewall.Request{
+		{Prefix: netip.MustParsePrefix("192.0.2.1/32"), Action: backend.Log, LogPrefix: "SSH: "},
+		{Prefix: netip.MustParsePrefix("192.0.2.2/32"), Action: backend.RateLimit, Limit: backend.Limit{Rate: 1, Per: time.Second, Burst: 1}},
+		{Prefix: netip.MustParsePrefix("192.0.2.3/32"), Action: backend.Drop},
+	} {
+		if _, err := m.Block(t.Context(), req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for addr, want := range map[string]struct {
+		says string
+		code int
+	}{
+		"192.0.2.1": {"blocked false", 0}, "192.0.2.2": {"blocked false", 0},
+		"192.0.2.3": {"blocked true", 0}, "192.0.2.4": {"blocked false", ExitNotFound},
+	} {
+		var out bytes.Buffer
+		v := &Verb{admin: &local{m: m}, std: Streams{Out: &out}}
+		err := v.Show(t.Context(), netip.MustParseAddr(addr))
+		if code := ExitCode(err); code != want.code || !strings.Contains(out.String(), want.says) {
+			t.Errorf("%s: exit code %d (%v), says %s, want %d, %s", addr, code, err, out.String(), want.code, want.says)
+		}
 	}
 }
