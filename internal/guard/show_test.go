@@ -9,6 +9,7 @@ import (
 
 	"github.com/netcap-guard/netcap-guard/backend"
 	"github.com/netcap-guard/netcap-guard/firewall"
+	"github.com/netcap-guard/netcap-guard/internal/hostaddr"
 )
 
 // TestForPeople: what a block does not say is a dash, never a hole.
@@ -50,7 +51,9 @@ func TestForPeople(t *testing.T) {
 // TestShowOfNoBlock: who is only slowed down or logged is shown, and is not
 // blocked; of who is nothing is known the exit code tells.
 func TestShowOfNoBlock(t *testing.T) {
-	m, err := firewall.NewManager(&firewall.ManagerConfig{DryRun: true})
+	m, err := firewall.NewManager(&firewall.ManagerConfig{
+		DryRun: true, Protect: hostaddr.Config{NoOwn: true, NoGateways: true, NoResolvers: true, NoSSHPeer: true},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
