@@ -10,6 +10,7 @@ import (
 
 	"github.com/netcap-guard/netcap-guard/backend"
 	"github.com/netcap-guard/netcap-guard/firewall"
+	"github.com/netcap-guard/netcap-guard/internal/hostaddr"
 )
 
 // told is a firewall's caller that keeps what it was told, each kind by one
@@ -112,7 +113,10 @@ func TestExemptHosts(t *testing.T) {
 		{"pairs of neighbours", "track_by: pair,", []string{"fd09::4", "fd09::3", "fd09::2"}, 1, "fd09::/64"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			m, err := firewall.NewManager(&firewall.ManagerConfig{DryRun: true, Whitelist: []string{"fd09::5", "fd09::"}})
+			m, err := firewall.NewManager(&firewall.ManagerConfig{
+				DryRun: true, Whitelist: []string{"fd09::5", "fd09::"},
+				Protect: hostaddr.Config{NoOwn: true, NoGateways: true, NoResolvers: true, NoSSHPeer: true},
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
