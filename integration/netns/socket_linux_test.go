@@ -69,7 +69,7 @@ func TestSocketUnderAttack(t *testing.T) {
 	f := newFlavour(t, "nft")
 	w := newWorld(t)
 	g := startGuard(t, f, w.victim.NS, rules(t, "iptables_block", "duration: 10m"))
-	path := socket(w.victim.NS)
+	path, before := socket(w.victim.NS), resident(t, g.PID())
 	request := func(verb, body string) string {
 		return fmt.Sprintf("POST /v1/%s HTTP/1.1\r\nHost: guard\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", verb, len(body), body)
 	}
@@ -92,8 +92,8 @@ func TestSocketUnderAttack(t *testing.T) {
 		t.Errorf("it blocked %+v", got)
 	}
 	slow(t, w, g, path)
-	if after := resident(t, g.PID()); after > 200_000 {
-		t.Errorf("the guard has grown to %d kB", after)
+	if grown := resident(t, g.PID()) - before; grown > 120_000 {
+		t.Errorf("the guard has grown by %d kB", grown)
 	}
 	g.end(t)
 }

@@ -24,7 +24,7 @@ const controlDir = "/run/netcap-guard"
 // Bounds of the control socket: nobody who may use it can make the guard wait
 // or grow.
 const (
-	maxControlBody     = 32 << 20 // a list of 100,000 blocks
+	maxControlBody     = 16 << 20 // ten thousand blocks of a list, at more than a kilobyte each
 	maxControlHeader   = 16 << 10
 	maxControlConns    = 32
 	maxControlPath     = 107 // the kernel's limit for the address of a unix socket
