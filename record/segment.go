@@ -18,6 +18,9 @@ type Segment struct {
 	Seq, Ack uint32
 	Window   uint16
 	Flags    uint8
+	// Scale is the window scale option of a SYN or SYN-ACK (RFC 7323) plus one;
+	// 0 where it has none.
+	Scale uint8
 	// Size is the number of payload bytes that were sent, by the IP header;
 	// Payload has those of them that were captured, from the first on. It
 	// aliases the packet (or the memory of IP reassembly) and is good until the

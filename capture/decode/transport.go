@@ -41,6 +41,9 @@ func (d *Decoder) segment(head *[tcpHeader]byte, payload []byte, size int, set *
 		if len(payload) == size {
 			set.Segment.Whole = payload
 		}
+		if head[13]&record.FlagSYN != 0 {
+			set.Segment.Scale = scaleOf(payload[min(tcpHeader, len(payload)):min(offset, len(payload))])
+		}
 	}
 	if !d.plan.tcp {
 		return nil
@@ -148,6 +151,24 @@ func readTCPOption(kind byte, data []byte, r *record.TCP) {
 	case kind == tcpTimestamps && len(data) == 8:
 		r.TSval, r.TSecr = u32(data), u32(data[4:])
 	}
+}
+
+// scaleOf is the window scale option plus one, 0 without one. More than 14 is
+// read as 14 (RFC 7323, 2.3).
+func scaleOf(opts []byte) uint8 {
+	for len(opts) > 0 && opts[0] != tcpEnd {
+		length := 1
+		if opts[0] != tcpNop {
+			if len(opts) < 2 || opts[1] < 2 || int(opts[1]) > len(opts) {
+				return 0
+			}
+			if length = int(opts[1]); opts[0] == tcpScale && length == 3 {
+				return min(opts[2], 14) + 1
+			}
+		}
+		opts = opts[length:]
+	}
+	return 0
 }
 
 // tcpValues is tcpOptions where nobody asks for the options themselves.

@@ -56,7 +56,8 @@ func shipped() record.Want {
 func BenchmarkHTTP(b *testing.B) {
 	const n = 1000
 	all := dialog(n)
-	requests := all[:3:3]
+	room := web()
+	requests := append(all[:3:3], room.down(0, "").set()) // for all of them, without an answer
 	for i := 3; i < len(all); i += 2 {
 		requests = append(requests, all[i])
 	}

@@ -55,6 +55,9 @@ func web() ends {
 	return ends{netip.MustParseAddrPort("192.0.2.1:40000"), netip.MustParseAddrPort("198.51.100.2:80"), 1000, 5000}
 }
 
+// noScale is the scale of a SYN that has no such option.
+const noScale = 0xff
+
 // packet is one segment on its way.
 type packet struct {
 	e        ends
@@ -62,8 +65,9 @@ type packet struct {
 	flags    uint8
 	seq, ack uint32
 	data     []byte
-	size     int // 0 = all of data
-	window   uint16
+	size     int    // 0 = all of data
+	window   uint16 // 0 = 65,535
+	scale    uint8  // plus one; 0 = 14
 	time     int64
 }
 
@@ -78,7 +82,16 @@ func (p packet) set() *record.Set {
 	if size == 0 {
 		size = len(p.data)
 	}
-	s.Segment = record.Segment{Seq: p.seq, Ack: p.ack, Flags: p.flags, Payload: p.data, Size: int32(size), Window: p.window}
+	if p.window == 0 {
+		p.window = 65535
+	}
+	if p.scale == 0 {
+		p.scale = 15
+	}
+	if p.flags&record.FlagSYN == 0 || p.scale == noScale {
+		p.scale = 0
+	}
+	s.Segment = record.Segment{Scale: p.scale, Seq: p.seq, Ack: p.ack, Flags: p.flags, Payload: p.data, Size: int32(size), Window: p.window}
 	return s
 }
 

@@ -21,6 +21,9 @@ func (p packet) wired(t testing.TB) *record.Set {
 		src, dst = dst, src
 	}
 	has := func(f uint8) bool { return p.flags&f != 0 }
+	if p.window == 0 {
+		p.window = 65535
+	}
 	tcp := &layers.TCP{SrcPort: layers.TCPPort(src.Port()), DstPort: layers.TCPPort(dst.Port()), Seq: p.seq, Ack: p.ack, Window: p.window,
 		SYN: has(record.FlagSYN), ACK: has(record.FlagACK), FIN: has(record.FlagFIN), RST: has(record.FlagRST), PSH: has(record.FlagPSH)}
 	var network interface {

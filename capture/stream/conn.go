@@ -68,6 +68,8 @@ type conn struct {
 	isn    [2]uint32
 	again  uint32
 	gates  gates
+	// offers are what both sides said of their windows in the handshake.
+	offers offers
 
 	http pending
 	seen int64 // packet time, Unix nanoseconds

@@ -40,6 +40,14 @@ func TestEvasions(t *testing.T) {
 		"data that the server takes with the SYN": {
 			with(e.syn(), func(p *packet) { p.data = []byte("GET /1 HTTP/1.1\r\n\r\n") }),
 			with(e.synACK(), func(p *packet) { p.ack += 19 }), e.up(19, request)},
+		"a piece beyond the window before the bytes that come there": append(append(e.open(), e.up(65535, "/forged")),
+			e.up(0, strings.Repeat("\r\n", 32765)), with(e.down(0, ""), func(p *packet) { p.ack += 65530 }),
+			e.up(65530, "GET / HTTP/1.1\r\n\r\n")),
+		"windows that are not scaled": append([]packet{e.syn(), with(e.synACK(), func(p *packet) { p.scale = noScale }), e.ack()},
+			with(e.down(0, ""), func(p *packet) { p.window = 1000 }), e.up(70000, "GET /forged HTTP/1.1\r\n\r\n"),
+			with(e.down(0, ""), func(p *packet) { p.ack += 70000 }), get),
+		"an end beyond the window, and a SYN": append(append(e.open(), fin(e.up(1<<20, ""))),
+			fin(e.down(0, "")), far.syn(), get),
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, _ := urls(t, stream.Config{}, packets...)
@@ -50,7 +58,7 @@ func TestEvasions(t *testing.T) {
 	}
 	// A request with a target longer than any head that is kept, then one that
 	// hides behind as many segments as it likes.
-	segments := append(e.open(), e.up(0, "POST /?union+select"+strings.Repeat("x", 70000-19)))
+	segments := append(append(e.open(), e.down(0, "")), e.up(0, "POST /?union+select"+strings.Repeat("x", 70000-19)))
 	at := 70000
 	for range 100 {
 		segments = append(segments, e.up(at, "\x16\x03\x01\x00\x05\x01"))

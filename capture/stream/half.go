@@ -12,11 +12,18 @@ type half struct {
 	step  step
 	tries uint8  // segments looked at in vain
 	spoke bool   // a protocol was recognised
+	bound bool   // edge and scale are known
+	scale uint8  // by which the receiver's windows are to be shifted
 	acked uint32 // the newest byte that the receiver asked for
-	next  uint64 // the byte to come
-	high  uint64 // the end of what was seen
-	rest  uint64 // bytes of the message that are passed over
-	kept  *state // nil while nothing is kept
+	edge  uint32 // the first byte that he never had room for
+	// claim is what he says he has though it was not seen, up to where he had
+	// room then; claims: there is one.
+	claim, room uint32
+	claims      bool
+	next        uint64 // the byte to come
+	high        uint64 // the end of what was seen
+	rest        uint64 // bytes of the message that are passed over
+	kept        *state // nil while nothing is kept
 }
 
 // begin starts a direction whose first byte has the sequence number seq.
@@ -58,6 +65,10 @@ func (t *Table) data(i uint32, c *conn, dir int, seg *record.Segment) {
 		return
 	}
 	h := &c.half[dir]
+	if !h.within(seg) {
+		t.stats.outside.Add(1)
+		return
+	}
 	if !h.begun {
 		m := h.mode // it may be known that nobody reads it
 		h.begin(seg.Seq)
@@ -76,11 +87,9 @@ func (t *Table) data(i uint32, c *conn, dir int, seg *record.Segment) {
 		before = h.next
 		jump(h)
 	}
+	h.sent(end)
 	if end <= int64(h.next) {
 		return // had it
-	}
-	if uint64(end) > h.high {
-		h.high = uint64(end)
 	}
 	if h.mode == passOver || !t.want.any() {
 		h.next = max(h.next, uint64(end))

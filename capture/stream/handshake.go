@@ -36,8 +36,13 @@ func (t *Table) follow(i uint32, c *conn, dir int, seg *record.Segment) bool {
 			return false
 		}
 	}
-	acknowledge(c, dir, seg.Ack)
-	if f&record.FlagFIN != 0 {
+	if t.out {
+		forwarded(&c.half[dir], seg)
+	}
+	if acknowledge(c, dir, seg) {
+		t.passGap(i, c, 1-dir)
+	}
+	if f&record.FlagFIN != 0 && t.ends(&c.half[dir], seg) {
 		c.fins |= 1 << dir
 		if c.fins == 3 {
 			c.closed = true
@@ -49,7 +54,7 @@ func (t *Table) follow(i uint32, c *conn, dir int, seg *record.Segment) bool {
 // syn begins a handshake. One in a connection that is being followed may be
 // forged: it counts only when the handshake that it begins is complete.
 func (t *Table) syn(c *conn, dir int, seg *record.Segment) {
-	defer t.begun(c, seg)
+	defer t.begun(c, dir, seg)
 	if c.knows && int(c.client) == dir && c.isn[dir] == seg.Seq {
 		return // sent again
 	}
@@ -60,6 +65,7 @@ func (t *Table) syn(c *conn, dir int, seg *record.Segment) {
 		return
 	}
 	if c.confirmed && !c.closed {
+		c.offers = offers{}
 		c.hello, c.client, c.knows = sentSYN, uint8(dir), true
 		c.isn[dir] = seg.Seq
 		return
@@ -71,7 +77,8 @@ func (t *Table) syn(c *conn, dir int, seg *record.Segment) {
 }
 
 // begun notes by which gate a SYN came in or went out, and what came with it.
-func (t *Table) begun(c *conn, seg *record.Segment) {
+func (t *Table) begun(c *conn, dir int, seg *record.Segment) {
+	c.offers.syn(dir, seg)
 	c.fast = uint16(min(max(seg.Size, 0), 1<<16-1))
 	if t.out {
 		c.gates.out = seg.Gate
@@ -109,9 +116,10 @@ func (t *Table) goesOn(c *conn) {
 
 // instead takes the other SYN of a client for the one that counts.
 func (t *Table) instead(c *conn, client int) {
-	again := c.again
+	again, offers := c.again, c.offers
 	if !c.confirmed {
 		t.restart(c)
+		c.offers = offers
 		c.half[client].begin(again + 1)
 	}
 	c.hello, c.client, c.knows, c.twice = sentSYN, uint8(client), true, false
@@ -128,6 +136,7 @@ func (t *Table) synACK(c *conn, dir int, seg *record.Segment) {
 	if c.twice && int(c.client) == client && seg.Ack == c.again+1 {
 		t.instead(c, client)
 	}
+	defer t.answered(c, dir, seg)
 	switch {
 	case c.hello == sentSYN && int(c.client) == client:
 		if seg.Ack-(c.isn[client]+1) > uint32(c.fast) {
@@ -138,7 +147,8 @@ func (t *Table) synACK(c *conn, dir int, seg *record.Segment) {
 		if !c.confirmed {
 			c.half[dir].begin(seg.Seq + 1)
 			if seg.Ack != c.isn[client]+1 { // it has what came with the SYN
-				acknowledge(c, dir, seg.Ack)
+				c.half[client].high = uint64(seg.Ack - (c.isn[client] + 1))
+				acknowledge(c, dir, seg)
 			}
 		}
 	case c.hello == sentSYNACK && int(c.client) == client && seg.Ack-(c.isn[client]+1) <= uint32(c.fast):
@@ -172,11 +182,12 @@ func third(c *conn, dir int, seg *record.Segment) bool {
 // ports of an old one the old one is forgotten.
 func (t *Table) confirm(c *conn, dir int) {
 	if c.confirmed {
-		client, isn := c.client, c.isn
+		client, isn, offers := c.client, c.isn, c.offers
 		t.restart(c)
-		c.client, c.knows, c.isn = client, true, isn
+		c.client, c.knows, c.isn, c.offers = client, true, isn, offers
 		c.half[dir].begin(isn[dir] + 1)
 		c.half[1-dir].begin(isn[1-dir] + 1)
+		c.limit()
 	}
 	c.hello, c.confirmed, c.closed, c.twice, c.fins = noHello, true, false, false, 0
 	t.stats.confirmed.Add(1)
@@ -188,7 +199,7 @@ func (t *Table) restart(c *conn) {
 	t.dropState(c, 1)
 	c.half = [2]half{}
 	c.confirmed, c.closed, c.knows, c.twice = false, false, false, false
-	c.fins, c.hello, c.http, c.gates = 0, noHello, pending{}, gates{}
+	c.fins, c.hello, c.http, c.gates, c.offers = 0, noHello, pending{}, gates{}, offers{}
 }
 
 // reset ends a connection, if the segment names the byte that is to come: any
@@ -211,15 +222,4 @@ func (t *Table) reset(i uint32, c *conn, dir int, seg *record.Segment) {
 		fits = seg.Seq == h.acked && (h.high == 0 || ahead <= uint32(c.fins>>dir&1))
 	}
 	c.closed = c.closed || h.begun && fits
-}
-
-// acknowledge notes what the receiver of the other direction says it has.
-func acknowledge(c *conn, dir int, ack uint32) {
-	h := &c.half[1-dir]
-	if !h.begun {
-		return
-	}
-	if !h.acks || int32(ack-h.acked) > 0 {
-		h.acks, h.acked = true, ack
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"unsafe"
 
 	"github.com/netcap-guard/netcap-guard/record"
 )
@@ -52,7 +53,7 @@ func (c *talk) next(r *rand.Rand) (*record.Set, bool) {
 	}
 	set := &record.Set{HasSegment: true}
 	set.Header = record.Header{Src: ends[dir].Addr(), Dst: ends[1-dir].Addr(), SrcPort: ends[dir].Port(), DstPort: ends[1-dir].Port(), Proto: 6}
-	set.Segment = record.Segment{Seq: c.seq[dir], Flags: flags, Payload: []byte(data), Size: int32(len(data))}
+	set.Segment = record.Segment{Window: 65535, Seq: c.seq[dir], Flags: flags, Payload: []byte(data), Size: int32(len(data))}
 	if flags&record.FlagACK != 0 {
 		set.Segment.Ack = c.seq[1-dir]
 	}
@@ -175,7 +176,7 @@ func TestVerdict(t *testing.T) {
 			set := &record.Set{HasSegment: true}
 			ends := [2]netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:40000"), netip.MustParseAddrPort("198.51.100.2:25")}
 			set.Header = record.Header{Time: 1e9, Src: ends[dir].Addr(), Dst: ends[1-dir].Addr(), SrcPort: ends[dir].Port(), DstPort: ends[1-dir].Port()}
-			set.Segment = record.Segment{Seq: at[dir], Ack: at[1-dir], Flags: flags, Payload: []byte(data), Size: int32(len(data))}
+			set.Segment = record.Segment{Window: 65535, Seq: at[dir], Ack: at[1-dir], Flags: flags, Payload: []byte(data), Size: int32(len(data))}
 			table.Segment(set, false)
 			if at[dir] += uint32(len(data)); flags&record.FlagSYN != 0 {
 				at[dir]++
@@ -207,5 +208,12 @@ func TestHashesDiffer(t *testing.T) {
 			t.Fatalf("%v and %v share a hash", k, other)
 		}
 		seen[h] = k
+	}
+}
+
+// TestSizeOfAConnection: Config says what one takes.
+func TestSizeOfAConnection(t *testing.T) {
+	if got := unsafe.Sizeof(conn{}); got > 256 {
+		t.Errorf("%d bytes", got)
 	}
 }

@@ -88,7 +88,14 @@ func TestGaps(t *testing.T) {
 		want     string
 		gaps     uint64
 	}{
-		"the receiver has it": {stream.Config{}, []packet{acked(e.down(0, "x"), 100), e.up(100, two)}, got2, 1},
+		"the receiver has it":        {stream.Config{}, []packet{acked(e.down(0, "x"), 100), e.up(100, two)}, got2, 1},
+		"the receiver says so later": {stream.Config{}, []packet{e.up(100, two), acked(e.down(0, "x"), 100+len(two))}, got2, 1},
+		"somebody says that he has what was not sent": {stream.Config{},
+			[]packet{acked(e.down(0, ""), 1<<31-100), acked(e.down(0, ""), 0), e.up(len(one), two), e.up(0, one)}, "[confirmed GET /1 confirmed GET /2]", 0},
+		"the same, and nothing else is known": {stream.Config{},
+			[]packet{acked(e.down(0, ""), 1<<31-100), e.up(len(one), two), e.up(0, one)}, "[confirmed GET /1 confirmed GET /2]", 0},
+		"more was lost than the receiver had room for": {stream.Config{},
+			[]packet{e.up(0, one[:5]), acked(e.down(0, ""), 1<<30+5), e.up(1<<30+5, two)}, got2, 1},
 		"the receiver lacks it, too": {stream.Config{},
 			[]packet{acked(e.down(0, "x"), 0), e.up(len(one), two), e.up(0, one)}, "[confirmed GET /1 confirmed GET /2]", 0},
 		"nothing is known of the receiver": {stream.Config{PerConnection: 2048},
@@ -100,11 +107,11 @@ func TestGaps(t *testing.T) {
 			[]packet{{e: e, toServer: true, flags: record.FlagACK, seq: e.cISN + 1, ack: e.sISN + 1, data: []byte("GET /1 HTTP/1.1\r\nHos"), size: 500},
 				e.up(500, two)}, "[confirmed GET /1 confirmed GET /2]", 1},
 		"a body's gap is none": {stream.Config{},
-			[]packet{e.up(0, post+"100000\r\n\r\nabc"), e.up(len(post)+10+100000, two)},
+			[]packet{e.down(0, ""), e.up(0, post+"100000\r\n\r\nabc"), e.up(len(post)+10+100000, two)},
 			"[confirmed POST /1 confirmed GET /2]", 0},
 		"nor is one of three gigabytes": {stream.Config{},
-			[]packet{e.up(0, post+"3000000000\r\n\r\n"), e.up(len(post)+14+1<<30, "x"), e.up(len(post)+14+2<<30, "x"),
-				e.up(len(post)+14+3000000000, two)}, "[confirmed POST /1 confirmed GET /2]", 2},
+			[]packet{e.up(0, post+"3000000000\r\n\r\n"), acked(e.down(0, ""), len(post)+14+1<<30), e.up(len(post)+14+1<<30, "x"),
+				acked(e.down(0, ""), len(post)+14+2<<30), e.up(len(post)+14+2<<30, "x"), acked(e.down(0, ""), len(post)+14+3000000000), e.up(len(post)+14+3000000000, two)}, "[confirmed POST /1 confirmed GET /2]", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			handshake := e.open()

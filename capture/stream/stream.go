@@ -42,7 +42,7 @@ const (
 // comment gives.
 type Config struct {
 	// Connections is how many are followed at a time. Zero = 131,072; each
-	// takes 216 bytes, allocated as needed, and 8 in the index.
+	// takes 256 bytes, allocated as needed, and 8 in the index.
 	Connections int
 	// Memory is how many bytes are kept of all connections together: parts of
 	// messages, and segments that came before their turn. Zero = 32 MiB.
