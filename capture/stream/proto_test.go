@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/netcap-guard/netcap-guard/capture/decode"
@@ -65,6 +66,50 @@ func TestSSHRecords(t *testing.T) {
 			"SSH-2.0-me client=true late=true hash=true", "SSH-2.0-server client=false late=true hash=true"}
 		if fmt.Sprint(n.lines) != fmt.Sprint(all[:want]) {
 			t.Errorf("asked for %s: %q", fields, n.lines)
+		}
+	}
+}
+
+// TestSSHPrelude: lines before a server's identification and packets that say
+// nothing before the offer hide neither.
+func TestSSHPrelude(t *testing.T) {
+	e := web()
+	e.server = netip.MustParseAddrPort("198.51.100.2:2222")
+	const ident = "SSH-2.0-server\r\n"
+	offer := kexinit(rand.New(rand.NewPCG(1, 2)))
+	nothing := "\x00\x00\x00\x0c\x04\x02\x00\x00\x00\x02hi1234" + "\x00\x00\x00\x0b\x04\x04\x01\x00\x00\x00\x001234"
+	both := "[SSH-2.0-server SSH-2.0-server hash]"
+	for name, tt := range map[string]struct {
+		said []string
+		want string
+	}{
+		"nothing more":               {[]string{ident + offer}, both},
+		"lines before":               {[]string{"Hello\r\nthere\r\n" + ident + offer}, both},
+		"lines of their own":         {[]string{"Hello\r\n", "there\r\n", ident, offer}, both},
+		"lines cut anywhere":         {[]string{"Hel", "lo\r\nthere\r\nSS", "H-2.0-server\r\n" + offer[:9], offer[9:]}, both},
+		"packets before":             {[]string{ident + nothing + offer}, both},
+		"packets in pieces":          {[]string{ident, nothing[:3], nothing[3:20], nothing[20:] + offer[:4], offer[4:]}, both},
+		"packets without end":        {[]string{ident, strings.Repeat(nothing, 3000), offer}, "[SSH-2.0-server]"},
+		"a packet of another use":    {[]string{ident, "\x00\x00\x00\x0c\x04\x05\x00\x00\x00\x02hi1234" + offer}, "[SSH-2.0-server]"},
+		"lines that are no greeting": {[]string{"220 mail\r\n", "250 SSH-2.0-server\r\n"}, "[]"},
+	} {
+		var lines []string
+		var w record.Want
+		w.Add(record.TypeSSH, "HASSH")
+		n := &notes{note: func(s *record.Set) string {
+			return strings.TrimSpace(s.SSH.Ident + " " + map[bool]string{true: "hash"}[s.SSH.HASSH != ""])
+		}}
+		table := stream.New(w, n, stream.Config{})
+		at := 0
+		for _, p := range append(e.open(), e.up(0, "SSH-2.0-me\r\n")) {
+			table.Segment(p.set(), false)
+		}
+		for _, s := range tt.said {
+			table.Segment(e.down(at, s).set(), false)
+			at += len(s)
+		}
+		if lines = n.lines[1:]; fmt.Sprint(lines) != tt.want {
+			t.Errorf("%s: %q, want %s", name, lines, tt.want)
 		}
 	}
 }

@@ -118,6 +118,13 @@ func (t *Table) recognise(c *conn, dir int, data []byte) (int, bool) {
 	if k := blanks(data); k > 0 {
 		// Empty lines before a request are to be ignored (RFC 9112, 2.2), and
 		// some servers ignore any number of them.
+		if h.mode == lost && t.mayGreet(c, dir) {
+			h.mode = undecided // the end of a line before the identification
+		}
+		return k, true
+	}
+	if k := t.banner(c, dir, data); k > 0 {
+		h.mode = undecided
 		return k, true
 	}
 	other := &c.half[1-dir]
@@ -151,7 +158,9 @@ func (t *Table) recognise(c *conn, dir int, data []byte) (int, bool) {
 	case h.tries >= maxTries:
 		h.mode = passOver
 	default:
-		h.mode = lost
+		if h.mode = lost; data[len(data)-1] == '\n' && t.mayGreet(c, dir) {
+			h.mode = undecided
+		}
 		h.tries++
 	}
 	return len(data), false

@@ -42,21 +42,36 @@ func (t *Table) ssh(c *conn, dir int, data []byte) (int, bool) {
 		h.mode = passOver
 		return len(data), false
 	}
-	packet := data[end+1:]
-	if len(packet) < 6 {
+	before, size := message.FindKEXINIT(data[end+1:])
+	switch packet := end + 1 + before; {
+	case size < 0 || before+size > maxKEXINIT:
+	case len(data) < packet+size || size == 0:
 		return 0, false
+	default:
+		t.offer(c, dir, data[:packet+size], data[packet:packet+size])
 	}
-	size := int(packet[0])<<24 | int(packet[1])<<16 | int(packet[2])<<8 | int(packet[3])
-	if packet[5] != message.KEXINIT || size < 2 || size > maxKEXINIT {
-		h.mode = passOver
-		return len(data), false
-	}
-	if len(packet) < 4+size {
-		return 0, false
-	}
-	t.offer(c, dir, data[:end+1+4+size], packet[:4+size])
 	h.mode = passOver
 	return len(data), false
+}
+
+// banner is how many bytes stand before a server's identification line, whose
+// beginning is in data, or 0: it may send other lines first (RFC 4253, 4.2).
+func (t *Table) banner(c *conn, dir int, data []byte) int {
+	if !t.mayGreet(c, dir) || first(data, true) > needMore {
+		return 0
+	}
+	if i := bytes.Index(data, []byte("\nSSH-")); i >= 0 {
+		return i + 1
+	}
+	if last := bytes.LastIndexByte(data, '\n') + 1; last < len(data) && prefix(data[last:], "SSH-") {
+		return last
+	}
+	return 0
+}
+
+// mayGreet reports whether a direction's identification line may still come.
+func (t *Table) mayGreet(c *conn, dir int) bool {
+	return t.want.ssh && !c.half[dir].spoke && !t.isClient(c, dir)
 }
 
 // offer delivers what one side said of itself: its line, and later the same

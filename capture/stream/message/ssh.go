@@ -8,9 +8,44 @@ import (
 	"github.com/netcap-guard/netcap-guard/record"
 )
 
-// KEXINIT is the number of SSH's message that offers algorithms (RFC 4253,
-// 7.1).
-const KEXINIT = 20
+// Numbers of SSH's messages (RFC 4250, 4.1.2).
+const (
+	ignore        = 2
+	unimplemented = 3
+	debug         = 4
+	// KEXINIT offers algorithms (RFC 4253, 7.1).
+	KEXINIT = 20
+)
+
+// FindKEXINIT looks for the packet that offers algorithms in what follows an
+// identification line: where it begins and how long it is. Others may come
+// before it that mean nothing (RFC 4253, 11.2 to 11.4). The size is 0 where
+// there is not enough to tell, -1 where there is none.
+func FindKEXINIT(data []byte) (at, size int) {
+	for {
+		rest := data[at:]
+		if len(rest) < 6 {
+			return at, 0
+		}
+		const most = 1 << 24 // far more than anybody takes
+		length := uint32(rest[0])<<24 | uint32(rest[1])<<16 | uint32(rest[2])<<8 | uint32(rest[3])
+		if length < 2 || length > most {
+			return at, -1
+		}
+		size = 4 + int(length)
+		switch rest[5] {
+		case KEXINIT:
+			return at, size
+		case ignore, unimplemented, debug:
+		default:
+			return at, -1
+		}
+		if size > len(rest) {
+			return at, 0
+		}
+		at += size
+	}
+}
 
 // SSH fills r from one side's identification line, with or without what stands
 // behind it, and from its KEXINIT packet, unencrypted and from its length on;
@@ -58,6 +93,9 @@ func (p *Parser) SSH(line, kexinit []byte, client bool, h *record.Header, r *rec
 // splitSSH parts the identification line from the packet behind it.
 func splitSSH(msg []byte) (line, packet []byte) {
 	line, packet, _ = bytes.Cut(msg, []byte("\n"))
+	if at, size := FindKEXINIT(packet); size > 0 {
+		packet = packet[at:]
+	}
 	return bytes.TrimRight(line, "\r"), packet
 }
 
