@@ -72,7 +72,7 @@ func (d *Decoder) dnsMessage(data []byte, size int, set *record.Set) error {
 	}
 	d.addresses(more, set, &r.SrcIP, &r.DstIP)
 	if more&moreCommunity != 0 {
-		r.CommunityID = communityID(&set.Header)
+		r.CommunityID = set.CommunityID()
 	}
 	if more&moreName != 0 {
 		r.ResponseCodeName = rcodeName(r.ResponseCode)

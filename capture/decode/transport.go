@@ -83,7 +83,7 @@ func (d *Decoder) fillTCP(opts, data []byte, set *record.Set) error {
 		r.FlagsStr = d.flags.of(r)
 	}
 	if more&moreCommunity != 0 {
-		r.CommunityID = communityID(&set.Header)
+		r.CommunityID = set.CommunityID()
 	}
 	switch {
 	case more&(moreOptions|morePrint) != 0:
