@@ -30,7 +30,19 @@ func (b *ruleReader) lintMeaning() {
 	case all(r.Types, func(t record.Type) bool { return constant(t) == "false" }):
 		b.warnAt(e.val, "no record matches", "the expression of %s is never true", b.label())
 	}
+	b.lintUnfilled(e)
 	b.lintConfirmed()
+}
+
+// lintUnfilled warns of an expression that reads what no decoder fills.
+func (b *ruleReader) lintUnfilled(e entry) {
+	for _, m := range b.rule.matchers {
+		for _, name := range m.names {
+			if record.IsUnfilled(m.record, name) {
+				b.warnAt(e.val, "leave it out", "%s of %s is always empty: no decoder of this release fills it", name, m.record)
+			}
+		}
+	}
 }
 
 func all(types []record.Type, ok func(record.Type) bool) bool {

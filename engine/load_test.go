@@ -216,6 +216,8 @@ func TestWarnings(t *testing.T) {
 		{"a SYN confirmed", "type: TCP, expression: SYN && !ACK, confirmed: true", "a SYN comes before the handshake is complete"},
 		{"UDP confirmed", "type: UDP, expression: DstPort == 1, confirmed: true", "UDP has no handshake that could be confirmed"},
 		{"always true", "type: TCP, expression: SYN || !SYN", "is always true"},
+		{"a field that is never filled", "type: HTTP, expression: 'Ja4h == \"x\"'", "Ja4h of HTTP is always empty"},
+		{"the same of one of two types", "type: TLS, expression: 'SrcMAC == \"x\"'", "SrcMAC of TLSServerHello is always empty"},
 		{"plainly true", "type: UDP, expression: 'true'", "is always true"},
 		{"never true", "type: TCP, expression: SYN && ACK && !SYN", "is never true"},
 		{"a range that is none", "type: UDP, expression: DstPort in 9..1", "is never true"},
