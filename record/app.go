@@ -3,8 +3,12 @@ package record
 // SSH is one side of an SSH connection's beginning, oriented from sender to
 // receiver: DstPort 22 selects the client's record. It is there as soon as the
 // identification line is; HASSH (of a server: hasshServer) and Algorithms, what
-// it is computed of, are known with the KEXINIT that follows: see LateFields.
-// Notes stays empty.
+// it is computed of, are known with the KEXINIT that follows, as are
+// ServerHostKeyAlgorithms and HasWeak*: see LateFields. SoftwareVersion is the
+// part of Ident between the protocol's version and a comment. HasWeakKex,
+// HasWeakCipher and HasWeakMAC: the side offers an algorithm that should not be
+// used, or must not (RFC 8758, RFC 9142), or one of DES, 3DES, Blowfish, CAST,
+// MD5, truncated SHA-1, or none. Notes stays empty.
 type SSH struct {
 	Timestamp  int64
 	HASSH      string
@@ -17,6 +21,13 @@ type SSH struct {
 	DstIP      string
 	SrcPort    int32
 	DstPort    int32
+
+	SoftwareVersion         string
+	ServerHostKeyAlgorithms string
+	CommunityID             string
+	HasWeakKex              bool
+	HasWeakCipher           bool
+	HasWeakMAC              bool
 }
 
 // FTP is one FTP command or answer.

@@ -10,7 +10,7 @@ import "slices"
 // slice is the caller's.
 func LateFields(t Type) []string {
 	if t == TypeSSH {
-		return []string{"HASSH", "Algorithms"}
+		return []string{"HASSH", "Algorithms", "ServerHostKeyAlgorithms", "HasWeakKex", "HasWeakCipher", "HasWeakMAC"}
 	}
 	return nil
 }

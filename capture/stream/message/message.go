@@ -35,7 +35,7 @@ type Parser struct {
 // plan is what a rule asks for beyond the fields that cost a load.
 type plan struct {
 	http struct{ decoded, cookies, headers, params, flow, community, addrs bool }
-	ssh  struct{ flow, addrs bool }
+	ssh  struct{ flow, addrs, community bool }
 	chlo struct{ ja3, ja4, community, addrs bool }
 	shlo struct{ ja3s, community, addrs bool }
 }
@@ -52,6 +52,7 @@ func (p *Parser) SetWant(want record.Want) {
 	p.want.http.addrs = http("SrcIP", "DstIP")
 	p.want.ssh.flow = want.Field(record.TypeSSH, "Flow")
 	p.want.ssh.addrs = anyField(&want, record.TypeSSH, []string{"SrcIP", "DstIP"})
+	p.want.ssh.community = want.Field(record.TypeSSH, "CommunityID")
 	chlo := func(f ...string) bool { return anyField(&want, record.TypeTLSClientHello, f) }
 	p.want.chlo.ja3, p.want.chlo.ja4 = chlo("Ja3"), chlo("Ja4")
 	p.want.chlo.community, p.want.chlo.addrs = chlo("CommunityID"), chlo("SrcIP", "DstIP")
@@ -74,7 +75,7 @@ func everything() plan {
 	var p plan
 	p.http.decoded, p.http.cookies, p.http.headers, p.http.params = true, true, true, true
 	p.http.flow, p.http.community, p.http.addrs = true, true, true
-	p.ssh.flow, p.ssh.addrs = true, true
+	p.ssh.flow, p.ssh.addrs, p.ssh.community = true, true, true
 	p.chlo.ja3, p.chlo.ja4, p.chlo.community, p.chlo.addrs = true, true, true, true
 	p.shlo.ja3s, p.shlo.community, p.shlo.addrs = true, true, true
 	return p

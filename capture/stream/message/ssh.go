@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/md5"
 	"encoding/hex"
+	"strings"
 
 	"github.com/netcap-guard/netcap-guard/record"
 )
@@ -65,6 +66,10 @@ func (p *Parser) SSH(line, kexinit []byte, client bool, h *record.Header, r *rec
 	if p.want.ssh.flow {
 		r.Flow = p.flow(h)
 	}
+	r.SoftwareVersion = str(software(line))
+	if p.want.ssh.community {
+		r.CommunityID = h.CommunityID()
+	}
 	if kexinit == nil {
 		return true
 	}
@@ -72,6 +77,10 @@ func (p *Parser) SSH(line, kexinit []byte, client bool, h *record.Header, r *rec
 	if !ok {
 		return false
 	}
+	r.ServerHostKeyAlgorithms = str(lists[1])
+	r.HasWeakKex = anyName(lists[0], weakKex)
+	r.HasWeakCipher = anyName(lists[2], weakCipher) || anyName(lists[3], weakCipher)
+	r.HasWeakMAC = anyName(lists[4], weakMAC) || anyName(lists[5], weakMAC)
 	pick := [4]int{0, 3, 5, 7} // RFC 4253, 7.1: server to client
 	if client {
 		pick = [4]int{0, 2, 4, 6}
@@ -88,6 +97,50 @@ func (p *Parser) SSH(line, kexinit []byte, client bool, h *record.Header, r *rec
 	sum := md5.Sum([]byte(r.Algorithms))
 	r.HASSH = p.put(func(b []byte) []byte { return hex.AppendEncode(b, sum[:]) })
 	return true
+}
+
+// software is what stands in an identification line between the protocol's
+// version and a comment (RFC 4253, 4.2).
+func software(line []byte) []byte {
+	_, rest, _ := bytes.Cut(line, []byte("-"))
+	_, rest, _ = bytes.Cut(rest, []byte("-"))
+	name, _, _ := bytes.Cut(rest, []byte(" "))
+	return name
+}
+
+// anyName reports whether is holds for a name of a list.
+func anyName(list []byte, is func(name string) bool) bool {
+	for len(list) > 0 {
+		var name []byte
+		name, list, _ = bytes.Cut(list, []byte(","))
+		if is(str(name)) {
+			return true
+		}
+	}
+	return false
+}
+
+// weakKex: RFC 9142, 4, says MUST NOT or SHOULD NOT.
+func weakKex(name string) bool {
+	switch name {
+	case "diffie-hellman-group1-sha1", "diffie-hellman-group-exchange-sha1", "rsa1024-sha1":
+		return true
+	}
+	return strings.HasPrefix(name, "gss-group1-sha1-") || strings.HasPrefix(name, "gss-gex-sha1-")
+}
+
+// weakCipher: RC4 (RFC 8758), keys or blocks that are too short, and none.
+func weakCipher(name string) bool {
+	switch name {
+	case "none", "arcfour", "arcfour128", "arcfour256", "des-cbc", "3des-cbc", "3des-ctr", "blowfish-cbc", "blowfish-ctr", "cast128-cbc", "cast128-ctr":
+		return true
+	}
+	return false
+}
+
+// weakMAC: MD5, truncated ones of SHA-1, and none.
+func weakMAC(name string) bool {
+	return name == "none" || strings.HasPrefix(name, "hmac-md5") || strings.HasPrefix(name, "hmac-sha1-96")
 }
 
 // splitSSH parts the identification line from the packet behind it.
