@@ -134,8 +134,8 @@ func (b *ruleReader) lintForgeable(e entry) {
 func (l *loader) lintShadowed() {
 	for _, ref := range l.placed {
 		r := ref.rule
-		for _, other := range l.rules {
-			if other != r && shadows(other, r) {
+		for _, p := range l.placed {
+			if other := p.rule; other != r && shadows(other, r) {
 				ref.file.warnAt(ref.node, "let it count something else, such as distinct_field: DstPort",
 					"rule %q adds nothing: rule %q has the same expression, fires first and blocks as long", r.Name, other.Name)
 				break

@@ -38,7 +38,7 @@ type loader struct {
 	placed    []placedRule
 }
 
-// placedRule is a rule and where it stands.
+// placedRule is a rule without a mistake and where it stands.
 type placedRule struct {
 	file *file
 	node *yaml.Node
@@ -121,7 +121,6 @@ func (l *loader) load(f *file) {
 		}
 		if r := l.rule(f, n); r != nil {
 			l.rules = append(l.rules, r)
-			l.placed = append(l.placed, placedRule{f, n, r})
 		}
 	}
 }
@@ -134,6 +133,7 @@ func ruleKeys() []string {
 // rule reads one rule. It returns nil if the node is no mapping; what is wrong
 // inside is reported, and the rest of the rule is checked all the same.
 func (l *loader) rule(f *file, n *yaml.Node) *Rule {
+	before := f.errors
 	fields, ok := f.mapping(n, "the rule", ruleKeys(), misplacedInRule)
 	if !ok {
 		return nil
@@ -148,7 +148,10 @@ func (l *loader) rule(f *file, n *yaml.Node) *Rule {
 	b.tracking()
 	b.options()
 	b.expression()
-	b.lint()
+	if f.errors == before {
+		b.lint() // of half a rule it would warn of what is not so
+		l.placed = append(l.placed, placedRule{f, n, r})
+	}
 	return r
 }
 

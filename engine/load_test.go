@@ -192,6 +192,22 @@ func TestTrackByFollowsTheTarget(t *testing.T) {
 	}
 }
 
+// TestNoWarningsOfHalfARule: what a rule with a mistake would mean is not
+// known, alone and beside others.
+func TestNoWarningsOfHalfARule(t *testing.T) {
+	const whole = "- {name: whole, type: TCP, expression: SYN, threshold: 9, actions: [{type: iptables_block, config: {duration: 5m}}]}\n"
+	for _, rest := range []string{
+		"type: TCP, expression: SYN, threshold: ten, threshold_window: 5, actions: [{type: iptables_block, config: {duration: 2h}}]",
+		"type: TCP, expression: SYN, treshold: 10, actions: [{type: iptables_block, config: {duration: 2h}}]",
+		"type: TPC, expression: SYN",
+	} {
+		_, report := Load(Bytes("r.yml", []byte(whole+"- {name: a, "+rest+"}")))
+		if len(report.Errors) != 1 || len(report.Warnings) != 0 {
+			t.Errorf("%s: errors %v, warnings %v; want one error alone", rest, report.Errors, report.Warnings)
+		}
+	}
+}
+
 func TestWarnings(t *testing.T) {
 	const block = "actions: [{type: iptables_block}]"
 	for _, tc := range []struct{ name, rule, want string }{
