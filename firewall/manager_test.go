@@ -304,6 +304,18 @@ func TestPacketTime(t *testing.T) {
 	}
 }
 
+// TestExtensionKeepsItsReason: who asks for longer without saying why does not
+// erase why.
+func TestExtensionKeepsItsReason(t *testing.T) {
+	m := dry(t, func(*ManagerConfig) {})
+	for i, tt := range []struct{ reason, want string }{{"asked for it", "asked for it"}, {"", "asked for it"}, {"again", "again"}} {
+		req := Request{Prefix: backend.Host(netip.MustParseAddr("192.0.2.1")), Duration: time.Duration(i+1) * time.Hour, Reason: tt.reason}
+		if res, err := m.Block(t.Context(), req); err != nil || res.Block.Reason != tt.want || (i > 0) != (res.Outcome == Extended) {
+			t.Errorf("reason %q: %v, %+v, want %q", tt.reason, err, res, tt.want)
+		}
+	}
+}
+
 func TestCaps(t *testing.T) {
 	m := dry(t, func(c *ManagerConfig) { c.MaxActiveBlocks, c.MaxNewPerMinute = 3, 1 })
 	req := func(ip string, byRule bool) error {

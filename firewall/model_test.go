@@ -323,7 +323,7 @@ func (r *reference) decide(change *planned, req Request) Outcome {
 		if weaker || !later(end, old.ExpiresAt) {
 			return Duplicate
 		}
-		old.ExpiresAt, old.Rule, old.Reason = end, fresh.Rule, fresh.Reason
+		old.ExpiresAt, old.Rule, old.Reason = end, fresh.Rule, cmp.Or(fresh.Reason, old.Reason)
 		old.forced, old.loose = old.forced || fresh.forced, false
 		return Extended
 	}

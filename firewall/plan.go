@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -216,6 +217,7 @@ func (m *Manager) plan(c *call, ahead int, now time.Time) error {
 	default:
 		fresh.Action, fresh.Limit, fresh.LogPrefix = old.Action, old.Limit, old.LogPrefix
 		fresh.CreatedAt, fresh.by = old.CreatedAt, old.by
+		fresh.Reason = cmp.Or(fresh.Reason, old.Reason)
 		fresh.forced = fresh.forced || old.forced
 		c.outcome = Extended
 		return nil
@@ -291,6 +293,7 @@ func (m *Manager) changeOf(calls []*call) backend.Change {
 	change := backend.Change{Add: slices.Grow(m.adding[:0], len(calls))}
 	for _, c := range calls {
 		change.Add = append(change.Add, c.fresh.Block)
+		change.Replaces = change.Replaces || c.old != nil && c.old.Action == c.fresh.Action
 		if c.old != nil && c.old.Action != c.fresh.Action {
 			change.Remove = append(change.Remove, c.old.Block)
 		}
