@@ -30,6 +30,8 @@ no log rule.`,
 
 func (a *app) whitelistCmd() *cobra.Command {
 	cmd := &cobra.Command{
+		SuggestionsMinimumDistance: nearEnough,
+
 		Use:   "whitelist",
 		Short: "Show and change the running guard's whitelist",
 		Args:  usage(cobra.NoArgs),

@@ -42,6 +42,12 @@ func TestWrongUse(t *testing.T) {
 		{"nothing to watch", []string{"-q"}, 2, "use -i INTERFACE or -r FILE (interfaces here: lo"},
 		{"unknown flag", []string{"--frobnicate"}, 2, "unknown flag: --frobnicate"},
 		{"unknown command", []string{"blok", "192.0.2.1"}, 2, `unknown command "blok"`},
+		{"a command nearly right", []string{"blok"}, 2, `unknown command "blok" for "netcap-guard", did you mean block? (see`},
+		{"a command of the whitelist nearly right", []string{"whitelist", "lst"}, 2, "did you mean list?"},
+		{"no workers", []string{"-i", "lo", "--workers", "0"}, 2, "workers is 0: 1 to 64"},
+		{"too many workers", []string{"-i", "lo", "--workers", "5000"}, 2, "workers is 5000: 1 to 64"},
+		{"nonsense workers", []string{"-i", "lo", "--workers", "x"}, 2, `"x" for "--workers" flag: not a whole number (see`},
+		{"block everybody", []string{"block", "0.0.0.0/0"}, 2, "0.0.0.0/0 would block everybody"},
 		{"flag without value", []string{"-i"}, 2, "flag needs an argument"},
 		{"block nonsense", []string{"block", "nonsense"}, 2, `"nonsense" is neither an IP address nor a CIDR`},
 		{"block nothing", []string{"block"}, 2, "accepts 1 arg(s)"},
@@ -110,8 +116,11 @@ func TestCheck(t *testing.T) {
 		return path
 	}
 	good := write("good.yml", "- name: a\n  type: TCP\n  expression: SYN\n  threshold: 5\n")
-	if r := runWith(t, "", "check", good); r.code != 0 || r.out != "ok: 1 rules run\n" || r.errOut != "" {
+	if r := runWith(t, "", "check", good); r.code != 0 || r.out != "ok: 1 rule runs\n" || r.errOut != "" {
 		t.Errorf("%+v", r)
+	}
+	if r := runWith(t, "", "check", "--rules", good); r.code != 0 || r.out != "ok: 1 rule runs\n" {
+		t.Errorf("--rules: %+v", r)
 	}
 	bad := write("bad.yml", "- name: b\n  type: TCP\n  expression: SYM\n  treshold: 5\n")
 	r := runWith(t, "", "check", good, bad)

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -29,25 +32,30 @@ wrong host.
   netcap-guard demo                    a real attack and a real block, in a
                                        throwaway network namespace`
 
+// nearEnough is how many letters a command may be off to be named as the one
+// that may have been meant.
+const nearEnough = 2
+
 // newRoot builds the command line.
 func newRoot(std guard.Streams) *cobra.Command {
 	a := &app{std: std}
 	root := &cobra.Command{
-		Use:               "netcap-guard [-i INTERFACE | -r FILE]",
-		Short:             "Watch packets and block attackers",
-		Long:              longHelp,
-		Args:              usage(cobra.NoArgs),
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		PersistentPreRunE: a.prepare,
-		RunE:              a.guard,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
+		SuggestionsMinimumDistance: nearEnough,
+		Use:                        "netcap-guard [-i INTERFACE | -r FILE]",
+		Short:                      "Watch packets and block attackers",
+		Long:                       longHelp,
+		Args:                       usage(cobra.NoArgs),
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		PersistentPreRunE:          a.prepare,
+		RunE:                       a.guard,
+		CompletionOptions:          cobra.CompletionOptions{HiddenDefaultCmd: false},
 	}
 	root.SetIn(std.In)
 	root.SetOut(std.Out)
 	root.SetErr(std.Err)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return guard.Exit(guard.ExitUsage, "%w (see %s --help)", err, cmd.CommandPath())
+		return guard.Exit(guard.ExitUsage, "%s (see %s --help)", flagProblem(err), cmd.CommandPath())
 	})
 	a.globalFlags(root)
 	a.guardFlags(root)
@@ -60,11 +68,36 @@ func newRoot(std guard.Streams) *cobra.Command {
 func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return guard.Exit(guard.ExitUsage, "%s (see %s --help)",
-				strings.ReplaceAll(err.Error(), "\n", " "), cmd.CommandPath())
+			return guard.Exit(guard.ExitUsage, "%s%s (see %s --help)",
+				strings.ReplaceAll(err.Error(), "\n", " "), meant(cmd, args), cmd.CommandPath())
 		}
 		return nil
 	}
+}
+
+// meant asks for the commands below cmd that are nearly the one that is given.
+func meant(cmd *cobra.Command, args []string) string {
+	if !cmd.HasSubCommands() || len(args) == 0 {
+		return ""
+	}
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		return ", did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return ""
+}
+
+// flagProblem says what is wrong with a flag, of a number in other words than
+// those of the function that reads it.
+func flagProblem(err error) string {
+	number, ok := errors.AsType[*strconv.NumError](err)
+	if !ok {
+		return err.Error()
+	}
+	why := number.Err.Error()
+	if number.Func == "ParseInt" && errors.Is(number, strconv.ErrSyntax) {
+		why = "not a whole number"
+	}
+	return strings.Replace(err.Error(), number.Error(), why, 1)
 }
 
 func (a *app) globalFlags(root *cobra.Command) {
@@ -101,6 +134,9 @@ func (a *app) prepare(cmd *cobra.Command, _ []string) error {
 	}
 	if cmd.Flags().Changed("iface") && cmd.Flags().Changed("read") {
 		return guard.Exit(guard.ExitUsage, "-i and -r exclude each other: guard an interface, or replay captures")
+	}
+	if cmd.Flags().Changed("workers") && a.flags.Workers == 0 {
+		return guard.Exit(guard.ExitUsage, "workers is 0: 1 to %d", guard.MaxWorkers)
 	}
 	cfg, err := guard.LoadConfig(a.config)
 	if err != nil {
@@ -144,7 +180,8 @@ func (a *app) guard(cmd *cobra.Command, _ []string) error {
 }
 
 func (a *app) checkCmd() *cobra.Command {
-	return &cobra.Command{
+	var rules []string
+	cmd := &cobra.Command{
 		Use:   "check [PATH...]",
 		Short: "Check rules and configuration, touching nothing",
 		Long: `check reads the configuration and the rules (the PATHs, else those of the
@@ -152,12 +189,14 @@ configuration) and names every mistake with file, line and column. Warnings
 alone do not fail. Exit code 78 for a mistake.`,
 		Args: usage(cobra.ArbitraryArgs),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				a.cfg.Rules = args
+			if paths := slices.Concat(rules, args); len(paths) > 0 {
+				a.cfg.Rules = paths
 			}
 			return guard.Check(a.cfg, a.std)
 		},
 	}
+	cmd.Flags().StringArrayVar(&rules, "rules", nil, "rule file or folder `PATH`, the same as an argument (repeatable)")
+	return cmd
 }
 
 func versionCmd() *cobra.Command {

@@ -188,6 +188,10 @@ func (v *Verb) blockList(ctx context.Context, r BlockRequest) error {
 // with is the entry that a line of a list asks for: what the line says wins
 // over the flags.
 func (r BlockRequest) with(line listed) (BlockEntry, error) {
+	if line.more > 0 {
+		// They may say for how long: to pass them over would be to guess.
+		return BlockEntry{}, fmt.Errorf("%s, but no header line names them (e.g. ip,for,reason)", plural(line.more, "more column"))
+	}
 	override := func(field *string, value string) {
 		if value != "" {
 			*field = value

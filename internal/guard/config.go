@@ -31,9 +31,10 @@ const (
 	DefaultWhitelistDir = "/etc/netcap-guard/whitelist.d"
 )
 
-// Bounds of what a configuration may ask of live capture.
+// Bounds of what a configuration may ask of live capture; MaxWorkers threads
+// capture one interface.
 const (
-	maxWorkers  = 64
+	MaxWorkers  = 64
 	maxRingSize = 1024 // MiB, a size that the kernel can map in one piece
 )
 
@@ -223,8 +224,8 @@ func (c *Config) Validate() error {
 			errs = append(errs, fmt.Errorf("whitelist: %w", err))
 		}
 	}
-	if c.Workers < 0 || c.Workers > maxWorkers {
-		errs = append(errs, fmt.Errorf("workers is %d: 1 to %d", c.Workers, maxWorkers))
+	if c.Workers < 0 || c.Workers > MaxWorkers {
+		errs = append(errs, fmt.Errorf("workers is %d: 1 to %d", c.Workers, MaxWorkers))
 	}
 	if c.RingSize < 0 || c.RingSize > maxRingSize {
 		errs = append(errs, fmt.Errorf("ring_size is %d MiB: 1 to %d", c.RingSize, maxRingSize))

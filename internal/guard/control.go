@@ -21,6 +21,9 @@ import (
 // controlDir holds the control sockets.
 const controlDir = "/run/netcap-guard"
 
+// dryRunHeader is in the answers of a guard that leaves the kernel alone.
+const dryRunHeader = "Netcap-Guard-Dry-Run"
+
 // Bounds of the control socket: nobody who may use it can make the guard wait
 // or grow.
 const (
@@ -57,14 +60,15 @@ type control struct {
 	server *http.Server
 	ln     net.Listener
 	memory giveBack
+	dryRun bool
 	done   chan struct{}
 }
 
 // startControl listens on path. A socket that a dead guard left is replaced:
-// the chain's lock says that no other guard lives. With mayShare (a dry run,
-// which locks nothing) a socket that somebody answers on is left to him, and
-// the result is nil.
-func startControl(path string, a Daemon, log *slog.Logger, mayShare bool) (*control, error) {
+// the chain's lock says that no other guard lives. With dryRun (which locks
+// nothing) a socket that somebody answers on is left to him, and the result is
+// nil; the answers on one of its own say that they are a dry run's.
+func startControl(path string, a Daemon, log *slog.Logger, dryRun bool) (*control, error) {
 	if len(path) > maxControlPath {
 		return nil, fmt.Errorf("control socket %s: the path is %d bytes long, at most %d are possible", path, len(path), maxControlPath)
 	}
@@ -72,7 +76,7 @@ func startControl(path string, a Daemon, log *slog.Logger, mayShare bool) (*cont
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	if answers(path) {
-		if mayShare {
+		if dryRun {
 			return nil, nil
 		}
 		return nil, fmt.Errorf("control socket %s is in use by another guard (--control chooses another socket)", path)
@@ -84,7 +88,7 @@ func startControl(path string, a Daemon, log *slog.Logger, mayShare bool) (*cont
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	c := &control{admin: a, log: log, ln: ln, done: make(chan struct{})}
+	c := &control{admin: a, log: log, ln: ln, dryRun: dryRun, done: make(chan struct{})}
 	c.server = &http.Server{
 		Handler:           c.routes(),
 		ReadHeaderTimeout: controlHeaderLimit, ReadTimeout: controlReadLimit,
@@ -167,6 +171,9 @@ func (c *control) routes() http.Handler {
 		if err := mayControl(r.Context()); err != nil {
 			fail(w, http.StatusForbidden, err)
 			return
+		}
+		if c.dryRun {
+			w.Header().Set(dryRunHeader, "true")
 		}
 		mux.ServeHTTP(w, r)
 	})

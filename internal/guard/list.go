@@ -32,6 +32,8 @@ type listed struct {
 	life, reason, target, action string
 	rate                         string
 	burst                        string
+	// more columns say something than have a name.
+	more int
 }
 
 // errLine marks what is wrong with one line alone.
@@ -54,6 +56,7 @@ type listReader struct {
 	line    int
 	begun   bool           // a line that says something was seen
 	columns map[string]int // of CSV; nil until a line of it was seen
+	bare    bool           // CSV without a header
 }
 
 func newListReader(in io.Reader) *listReader {
@@ -177,7 +180,7 @@ func (l *listReader) parseCSV(text string) (listed, bool, error) {
 			l.columns = columns
 			return listed{}, false, nil
 		}
-		l.columns = map[string]int{"prefix": 0}
+		l.columns, l.bare = map[string]int{"prefix": 0}, true
 	}
 	field := func(what string) string {
 		if i, ok := l.columns[what]; ok && i < len(fields) {
@@ -187,7 +190,14 @@ func (l *listReader) parseCSV(text string) (listed, bool, error) {
 	}
 	e := listed{life: field("life"), reason: field("reason"), target: field("target"), action: field("action"),
 		rate: field("rate"), burst: field("burst")}
-	plain, _, _ := strings.Cut(field("prefix"), "#")
+	plain, _, commented := strings.Cut(field("prefix"), "#")
+	if l.bare && !commented {
+		for _, f := range fields[1:] {
+			if strings.TrimSpace(f) != "" {
+				e.more++
+			}
+		}
+	}
 	e.prefix, err = firewall.ParsePrefix(plain)
 	return e, true, err
 }

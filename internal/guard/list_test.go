@@ -60,7 +60,7 @@ func TestListFormats(t *testing.T) {
 		{"CSV in another order", "Reason, Action ,CIDR,Rate,Burst,Target\nflood,rate-limit,192.0.2.0/24,10/s,7,dst\n", []listed{
 			{line: 2, prefix: p("192.0.2.0/24"), reason: "flood", action: "rate-limit", rate: "10/s", burst: "7", target: "dst"},
 		}, nil},
-		{"CSV without names", "192.0.2.1,2024-01-01,scanner\n192.0.2.2,x\n", []listed{{line: 1, prefix: p("192.0.2.1/32")}, {line: 2, prefix: p("192.0.2.2/32")}}, nil},
+		{"CSV without names", "192.0.2.1,2024-01-01,scanner\n192.0.2.2,x,\n192.0.2.3,,\n", []listed{{line: 1, prefix: p("192.0.2.1/32"), more: 2}, {line: 2, prefix: p("192.0.2.2/32"), more: 1}, {line: 3, prefix: p("192.0.2.3/32")}}, nil},
 		{"one column with its name", "ip\n192.0.2.1\n192.0.2.2 \n", []listed{{line: 2, prefix: p("192.0.2.1/32")}, {line: 3, prefix: p("192.0.2.2/32")}}, nil},
 		{"bad CSV", "ip,reason\n192.0.2.1,\"open\n,empty\nnobody,x\n192.0.2.2,fine\n", []listed{{line: 5, prefix: p("192.0.2.2/32"), reason: "fine"}},
 			[]string{"line 2: CSV: ", "line 3: ", `line 4: invalid: "nobody"`}},
@@ -98,10 +98,10 @@ func TestListFormats(t *testing.T) {
 		{"a column's name that is no header", "192.0.2.1\nhost\nnobody,ip\n192.0.2.2\n", []listed{{line: 1, prefix: p("192.0.2.1/32")}, {line: 4, prefix: p("192.0.2.2/32")}},
 			[]string{`line 2: invalid: "host"`, `line 3: invalid: "nobody"`}},
 		{"a comma in what is said of an address", "192.0.2.1 # ours, once\n192.0.2.2,x\n192.0.2.3 # theirs, now\n", []listed{
-			{line: 1, prefix: p("192.0.2.1/32")}, {line: 2, prefix: p("192.0.2.2/32")}, {line: 3, prefix: p("192.0.2.3/32")},
+			{line: 1, prefix: p("192.0.2.1/32")}, {line: 2, prefix: p("192.0.2.2/32"), more: 1}, {line: 3, prefix: p("192.0.2.3/32")},
 		}, nil},
 		{"all of them", "192.0.2.1\n{\"ip\":\"192.0.2.2\"}\n192.0.2.3,x\n", []listed{
-			{line: 1, prefix: p("192.0.2.1/32")}, {line: 2, prefix: p("192.0.2.2/32")}, {line: 3, prefix: p("192.0.2.3/32")},
+			{line: 1, prefix: p("192.0.2.1/32")}, {line: 2, prefix: p("192.0.2.2/32")}, {line: 3, prefix: p("192.0.2.3/32"), more: 1},
 		}, nil},
 		{"a line that is too long", "192.0.2.1\n" + strings.Repeat("x", 3*maxLine) + "\n192.0.2.2\n", []listed{{line: 1, prefix: p("192.0.2.1/32")}, {line: 3, prefix: p("192.0.2.2/32")}},
 			[]string{"line 2: longer than"}},
@@ -194,6 +194,8 @@ func TestLineWinsOverFlags(t *testing.T) {
 		{"a bad rate", limits, listed{rate: "1/fortnight"}, BlockEntry{}, "fortnight"},
 		{"a bad burst", limits, listed{burst: "-1"}, BlockEntry{}, `burst "-1"`},
 		{"a burst beyond the largest", limits, listed{burst: "4294967296"}, BlockEntry{}, "burst 4294967296"},
+		{"columns without names", flags, listed{more: 2, reason: "x"}, BlockEntry{}, "2 more columns, but no header line names them (e.g. ip,for,reason)"},
+		{"a column without a name", flags, listed{more: 1}, BlockEntry{}, "1 more column, but"},
 		{"a bad life", flags, listed{life: "soon"}, BlockEntry{}, `duration "soon"`},
 		{"a bad target", flags, listed{target: "left"}, BlockEntry{}, "left"},
 		{"a log", flags, listed{action: "LOG"}, BlockEntry{}, `action "LOG"`},

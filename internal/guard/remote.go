@@ -15,10 +15,12 @@ import (
 	"time"
 )
 
-// remote is the admin of a running guard, over its control socket.
+// remote is the admin of a running guard, over its control socket. It is for
+// one goroutine.
 type remote struct {
 	path   string
 	client *http.Client
+	dryRun bool // an answer said that the guard leaves the kernel alone
 }
 
 // dial looks for the running guard; nil without an error where none runs. On
@@ -44,7 +46,7 @@ func (c *VerbConfig) dial() (*remote, error) {
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", path)
 	}}
-	return &remote{path, &http.Client{Transport: transport, Timeout: controlWriteLimit}}, nil
+	return &remote{path: path, client: &http.Client{Transport: transport, Timeout: controlWriteLimit}}, nil
 }
 
 // call sends one request and decodes the answer.
@@ -66,6 +68,7 @@ func (r *remote) call(ctx context.Context, method, path string, in, out any) err
 		return fmt.Errorf("ask the guard at %s: %w", r.path, err)
 	}
 	defer resp.Body.Close()
+	r.dryRun = resp.Header.Get(dryRunHeader) != ""
 	dec := json.NewDecoder(resp.Body)
 	if resp.StatusCode == http.StatusOK {
 		if err := dec.Decode(out); err != nil {

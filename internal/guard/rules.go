@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
@@ -150,7 +149,7 @@ func Check(cfg Config, std Streams) error {
 	if cfg.Quiet {
 		return nil
 	}
-	line := strconv.Itoa(run) + " rules run"
+	line := rulesRun(run)
 	for _, part := range []struct {
 		n    int
 		what string

@@ -62,6 +62,7 @@ func List(ctx context.Context, c VerbConfig) error {
 	var blocks []BlockObject
 	if r != nil {
 		blocks, err = r.List(ctx)
+		defer r.tellDryRun(c.Streams, c.Quiet)
 	} else {
 		blocks, err = inspected(ctx, c)
 	}
@@ -167,7 +168,7 @@ func (v *Verb) Flush(ctx context.Context) error {
 	n, err := v.admin.Flush(ctx)
 	v.flushed = err == nil
 	if err == nil && !v.quiet {
-		_, err = fmt.Fprintf(v.std.Err, "%d blocks lifted\n", n)
+		_, err = fmt.Fprintf(v.std.Err, "%s lifted\n", plural(n, "block"))
 	}
 	return err
 }
@@ -227,7 +228,7 @@ func (v *Verb) Reload(ctx context.Context, d Daemon) error {
 		}
 	}
 	if !v.quiet {
-		_, err = fmt.Fprintf(v.std.Err, "reloaded: %d rules run\n", r.Rules)
+		_, err = fmt.Fprintf(v.std.Err, "reloaded: %s\n", rulesRun(r.Rules))
 	}
 	return err
 }

@@ -35,7 +35,13 @@ func (r *BlockRequest) Validate(address string) error {
 	if _, err := r.entry(netip.Prefix{}); err != nil {
 		return &ExitError{ExitUsage, err}
 	}
-	return ValidateAddress(address)
+	if err := ValidateAddress(address); err != nil || address == stdinArg || r.Force {
+		return err
+	}
+	if p, err := firewall.ParsePrefix(address); err == nil && p.Bits() == 0 {
+		return &ExitError{ExitUsage, fmt.Errorf("%w: %v would block everybody", backend.ErrInvalid, p)}
+	}
+	return nil
 }
 
 // ValidateAddress checks that an argument is an address, a CIDR or -; the
@@ -103,7 +109,9 @@ func WithAdmin(ctx context.Context, c VerbConfig, work func(*Verb) error) error 
 		return err
 	}
 	if r != nil {
-		return work(c.verb(r))
+		err := work(c.verb(r))
+		r.tellDryRun(c.Streams, c.Quiet)
+		return err
 	}
 	mcfg := c.Manager(c.Log)
 	existed, err := chooseBackend(ctx, mcfg)
@@ -148,7 +156,9 @@ func WithGuard(c VerbConfig, work func(*Verb, Daemon) error) error {
 	if r == nil {
 		return fmt.Errorf("no guard is running (nobody answers on %s for this network namespace)", c.ControlPath(c.Netns))
 	}
-	return work(c.verb(r), r)
+	err = work(c.verb(r), r)
+	r.tellDryRun(c.Streams, c.Quiet)
+	return err
 }
 
 // chooseBackend settles auto: a backend that holds blocks of ours wins over
@@ -186,7 +196,7 @@ func (v *Verb) Block(ctx context.Context, address string, r BlockRequest) error 
 	if err != nil {
 		return err
 	}
-	return v.settle(answers, judgeBlock)
+	return v.settle(answers, judgeBlock, e.Action)
 }
 
 // judgeBlock is what is wrong with the answer to a block.
@@ -215,7 +225,7 @@ func (v *Verb) Unblock(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
-	return v.settle(answers, judgeUnblock)
+	return v.settle(answers, judgeUnblock, "")
 }
 
 // judgeUnblock is what is wrong with the answer to an unblock.
@@ -231,8 +241,8 @@ func judgeUnblock(a Answer) error {
 	return Exit(ExitNotFound, "%v is not blocked", a.Prefix)
 }
 
-// settle prints what became of one address.
-func (v *Verb) settle(answers []Answer, judge func(Answer) error) error {
+// settle prints what became of one address; asked is the action of a block.
+func (v *Verb) settle(answers []Answer, judge func(Answer) error, asked string) error {
 	if len(answers) != 1 {
 		return fmt.Errorf("the guard answered %d of 1", len(answers))
 	}
@@ -241,7 +251,13 @@ func (v *Verb) settle(answers []Answer, judge func(Answer) error) error {
 		return err
 	}
 	for _, b := range a.Blocks {
-		if err := v.say(&b, a.Result); err != nil {
+		var err error
+		if a.Result == firewall.Duplicate.String() {
+			err = v.sayUnchanged(&b, asked)
+		} else {
+			err = v.say(&b, v.made(a.Result))
+		}
+		if err != nil {
 			return err
 		}
 	}
