@@ -113,6 +113,11 @@ type Change struct {
 	// allowed destination never by a destination block. The prefixes may
 	// nest, overlap and be of both families.
 	Allow *[]netip.Prefix
+	// Replaces is a hint: some of Add replaces a block of the same Slot. It
+	// changes nothing in what Apply does, but a backend that would first try to
+	// put in all as new need not fail (a transaction that nf_tables takes back
+	// waits for every packet under way: 20 ms).
+	Replaces bool
 	// Rebuild puts the structure back in the same step, as Init makes it, and
 	// takes every block out that is not in Add: what somebody damaged is as it
 	// was when Apply returns. Remove is not looked at.

@@ -48,7 +48,7 @@ func addr(way, i int) netip.Addr {
 //	go test -run '^$' -bench '^BenchmarkPeersOne$' -benchtime 1x ./firewall
 func BenchmarkPeersOne(b *testing.B) {
 	ways := []*way{
-		managed(b, 0, 0), managed(b, 1, 10_000), managed(b, 2, 100_000),
+		managed(b, 0, 0), managed(b, 1, 10_000), managed(b, 2, 100_000), extended(b, 7),
 		program(b, 3), ipset(b, 4), goIPTables(b, 5, 0), goIPTables(b, 6, 10_000),
 	}
 	for b.Loop() {
@@ -116,6 +116,19 @@ func managed(b *testing.B, number, active int) *way {
 	cfg := &firewall.BlockConfig{Duration: time.Hour, RuleName: "Block Port Scanner", Reason: "50 SYN in 10s"}
 	return &way{name: fmt.Sprintf("Manager.BlockIP, nft, beside %d", active), calls: 500, one: func(i int) {
 		if err := m.BlockIP(addr(number, i).String(), cfg); err != nil {
+			b.Fatal(err)
+		}
+	}}
+}
+
+// extended has one block last longer with each call, as a rule does that fires
+// again.
+func extended(b *testing.B, number int) *way {
+	b.Helper()
+	m := manager(b, fmt.Sprintf("BENCH%d", number), true)
+	return &way{name: "Manager.BlockIP, nft, a block extended", calls: 100, one: func(i int) {
+		cfg := &firewall.BlockConfig{Duration: time.Hour + time.Duration(i)*time.Minute, RuleName: "Block Port Scanner", Reason: "50 SYN in 10s"}
+		if err := m.BlockIP(addr(number, 0).String(), cfg); err != nil {
 			b.Fatal(err)
 		}
 	}}

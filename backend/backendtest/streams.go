@@ -139,6 +139,7 @@ func unbroken(t *testing.T, s Suite, ends Ends, f family) {
 	for i := range 30 {
 		apply(t, b, add(lasting(one, time.Duration(i+2)*time.Hour)))
 		apply(t, b, add(lasting(one, time.Hour))) // longer than any test takes
+		apply(t, b, backend.Change{Replaces: true, Add: []backend.Block{lasting(one, 2*time.Hour)}})
 		apply(t, b, add(permanent(one)))
 		rejected := acting(one, backend.Reject)
 		apply(t, b, backend.Change{Remove: []backend.Block{one}, Add: []backend.Block{rejected}})

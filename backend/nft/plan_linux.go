@@ -19,6 +19,8 @@ type plan struct {
 	// leave is taken out of one set because put brings the same address into
 	// another one; see cut.
 	leave []entry
+	// meets: something of put is known to be there.
+	meets bool
 	// allow holds the new elements of allow sets, by the set's name; nil
 	// leaves them as they are.
 	allow map[string][]nftables.SetElement
@@ -41,7 +43,7 @@ type planner struct {
 // The entries point into c.
 func (b *Backend) plan(c backend.Change, now time.Time) (plan, error) {
 	p := planner{known: b.known}
-	p.put = make([]entry, 0, len(c.Add))
+	p.put, p.meets = make([]entry, 0, len(c.Add)), c.Replaces
 	for i := range c.Add {
 		if err := b.takes(&c.Add[i]); err != nil {
 			return plan{}, fmt.Errorf("add %s: %w", c.Add[i], err)
@@ -197,12 +199,12 @@ func (p plan) without(exists func(kind) bool) plan {
 // packets passed in 600 such changes made as one transaction, and one in 30,000
 // changes made as two without waiting in between (Linux 6.18).
 func (p plan) cut(n int) (pieces []plan, leaving int) {
-	pieces = []plan{{allow: p.allow}}
+	pieces = []plan{{allow: p.allow, meets: p.meets}}
 	room := n
 	fill := func(list []entry, of func(*plan) *[]entry) {
 		for len(list) > 0 {
 			if room == 0 {
-				pieces, room = append(pieces, plan{}), n
+				pieces, room = append(pieces, plan{meets: p.meets}), n
 			}
 			m := min(room, len(list))
 			*of(&pieces[len(pieces)-1]) = list[:m]
