@@ -294,7 +294,6 @@ func (m *Manager) changeOf(calls []*call) backend.Change {
 	for _, c := range calls {
 		change.Add = append(change.Add, c.fresh.Block)
 		change.Replaces = change.Replaces || c.old != nil && c.old.Action == c.fresh.Action
-		change.Replaces = change.Replaces || c.old != nil && c.old.Action == c.fresh.Action
 		if c.old != nil && c.old.Action != c.fresh.Action {
 			change.Remove = append(change.Remove, c.old.Block)
 		}
