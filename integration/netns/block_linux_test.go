@@ -179,6 +179,11 @@ func TestDryRunLeavesNothing(t *testing.T) {
 		if e := g.action(t, w.attacker.v4.String(), "created"); !e.Action.DryRun {
 			t.Error("the action event does not say dry_run")
 		}
+		for _, args := range [][]string{{"block", "198.51.100.9"}, {"list"}, {"unblock", "198.51.100.9"}} {
+			if r := verb(t, f, w.victim.NS, args...).mustBe(t, 0); !strings.Contains(r.stderr, "the running guard is a dry run") {
+				t.Errorf("%v does not say that it asked a dry run: %q, %q", args, r.stdout, r.stderr)
+			}
+		}
 		f.mustBeClean(t, w.victim.NS)
 		mustReach(t, "attacker", w.attacker, w.victim.v4)
 		g.end(t)

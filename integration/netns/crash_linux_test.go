@@ -152,12 +152,18 @@ func TestKeepOnClose(t *testing.T) {
 		if err := g.Stop(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		if g.warnings("2 blocks stay in the kernel") != 1 {
+			t.Errorf("the end does not say that blocks stay: %+v", g.Lines())
+		}
 		mustNotReach(t, "attacker", w.attacker, w.victim.v4)
 		mustNotReach(t, "attacker", w.attacker, w.victim.v6)
 		if _, err := os.Stat(socket(w.victim.NS)); !os.IsNotExist(err) {
 			t.Errorf("the socket is left: %v", err)
 		}
 		g = startGuard(t, f, w.victim.NS, file)
+		if g.warnings("adopted 2 blocks") != 1 {
+			t.Errorf("the start does not say what it adopted: %+v", g.Lines())
+		}
 		if got := list(t, f, w.victim.NS); len(got) != 2 || got[0].Origin != "adopted" || got[0].Rule != scanRule {
 			t.Errorf("adopted %+v", got)
 		}

@@ -20,7 +20,8 @@ type admin interface {
 	List(ctx context.Context) ([]BlockObject, error)
 	Show(ctx context.Context, a netip.Addr) (*ShowObject, error)
 	Whitelist(ctx context.Context) ([]WhitelistObject, error)
-	EditWhitelist(ctx context.Context, edit WhitelistEdit) error
+	// EditWhitelist also says how many blocks it lifted.
+	EditWhitelist(ctx context.Context, edit WhitelistEdit) (WhitelistEdited, error)
 }
 
 // Daemon is what only a running guard can answer.
@@ -92,6 +93,11 @@ type WhitelistObject struct {
 type WhitelistEdit struct {
 	Add    []netip.Prefix `json:"add,omitempty"`
 	Remove []netip.Prefix `json:"remove,omitempty"`
+}
+
+// WhitelistEdited says what an edit led to.
+type WhitelistEdited struct {
+	Lifted int `json:"lifted"` // blocks of what was added
 }
 
 // ReloadObject says what a reload found.
@@ -194,21 +200,39 @@ func (l *local) Whitelist(context.Context) ([]WhitelistObject, error) {
 
 // EditWhitelist adds and removes entries, the ones to be removed first; it
 // ends at the first that is not there. A prefix that is none changes nothing.
-func (l *local) EditWhitelist(_ context.Context, edit WhitelistEdit) error {
+func (l *local) EditWhitelist(_ context.Context, edit WhitelistEdit) (done WhitelistEdited, err error) {
 	for _, p := range slices.Concat(edit.Remove, edit.Add) {
 		if _, err := backend.Canonical(p); err != nil {
-			return &ExitError{ExitUsage, err}
+			return done, &ExitError{ExitUsage, err}
 		}
 	}
 	for _, p := range edit.Remove {
 		if err := l.m.RemoveFromWhitelist(p.String()); err != nil {
-			return err
+			return done, err
 		}
 	}
 	for _, p := range edit.Add {
+		before := l.inside(p)
 		if err := l.m.AddToWhitelist(p.String()); err != nil {
-			return err
+			return done, err
+		}
+		done.Lifted += before - l.inside(p)
+	}
+	done.Lifted = max(0, done.Lifted) // somebody else may block meanwhile
+	return done, nil
+}
+
+// inside counts the blocks of what is in a prefix.
+func (l *local) inside(p netip.Prefix) int {
+	p, err := backend.Canonical(p)
+	if err != nil {
+		return 0
+	}
+	n := 0
+	for _, b := range l.m.GetActiveBlocks() {
+		if b.Prefix.Bits() >= p.Bits() && p.Contains(b.Prefix.Addr()) {
+			n++
 		}
 	}
-	return nil
+	return n
 }

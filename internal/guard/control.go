@@ -159,7 +159,7 @@ func (c *control) routes() http.Handler {
 	route(http.MethodPost, "show", handle(func(ctx context.Context, in netip.Addr) (any, error) { return c.admin.Show(ctx, in) }))
 	route(http.MethodGet, "whitelist", handle(func(ctx context.Context, _ none) (any, error) { return c.admin.Whitelist(ctx) }))
 	route(http.MethodPost, "whitelist/edit", handle(func(ctx context.Context, in WhitelistEdit) (any, error) {
-		return none{}, c.admin.EditWhitelist(ctx, in)
+		return c.admin.EditWhitelist(ctx, in)
 	}))
 	route(http.MethodGet, "stats", handle(func(ctx context.Context, _ none) (any, error) { return c.admin.Stats(ctx) }))
 	route(http.MethodPost, "reload", handle(func(ctx context.Context, _ none) (any, error) { return c.admin.Reload(ctx) }))

@@ -172,15 +172,18 @@ func TestControlWhitelistReloadStop(t *testing.T) {
 	d, path := serveInert(t)
 	r, ctx := dialed(t, path), t.Context()
 	p := netip.MustParsePrefix("192.0.2.0/28")
-	if err := r.EditWhitelist(ctx, WhitelistEdit{Add: []netip.Prefix{p}}); err != nil {
+	if _, err := r.Block(ctx, []BlockEntry{{Prefix: netip.MustParsePrefix("192.0.2.5/32")}, {Prefix: netip.MustParsePrefix("192.0.2.99/32")}}); err != nil {
 		t.Fatal(err)
+	}
+	if done, err := r.EditWhitelist(ctx, WhitelistEdit{Add: []netip.Prefix{p}}); err != nil || done.Lifted != 1 {
+		t.Fatalf("%+v, %v", done, err)
 	}
 	list, err := r.Whitelist(ctx)
 	if err != nil || len(list) != 2 || list[0].Prefix != p || list[0].Origins[0] != firewall.OriginAPI || list[1].Origins[0] != firewall.OriginConfig {
 		t.Errorf("whitelist: %v, %+v", err, list)
 	}
 	for _, want := range []int{ExitOK, ExitNotFound} {
-		if err := r.EditWhitelist(ctx, WhitelistEdit{Remove: []netip.Prefix{p}}); ExitCode(err) != want {
+		if _, err := r.EditWhitelist(ctx, WhitelistEdit{Remove: []netip.Prefix{p}}); ExitCode(err) != want {
 			t.Errorf("removing %v: %v, want exit code %d", p, err, want)
 		}
 	}

@@ -120,8 +120,9 @@ func (r *remote) Whitelist(ctx context.Context) (out []WhitelistObject, err erro
 }
 
 // EditWhitelist asks for entries to be added and removed.
-func (r *remote) EditWhitelist(ctx context.Context, edit WhitelistEdit) error {
-	return r.call(ctx, http.MethodPost, "whitelist/edit", edit, &none{})
+func (r *remote) EditWhitelist(ctx context.Context, edit WhitelistEdit) (out WhitelistEdited, err error) {
+	err = r.call(ctx, http.MethodPost, "whitelist/edit", edit, &out)
+	return out, err
 }
 
 // Stats asks for the guard's counters.

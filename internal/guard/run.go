@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"os/signal"
@@ -269,6 +270,9 @@ func (r *runner) ready(rs *engine.RuleSet, replay bool) {
 		if r.manager.DryRun() {
 			suffix = " (dry run)"
 		}
+		if n := int(min(r.manager.Adopted(), math.MaxInt32)); n > 0 {
+			fmt.Fprintf(r.env.Err, "adopted %s\n", plural(n, "block"))
+		}
 		fmt.Fprintf(r.env.Err, "%s %s with %d rules, backend %s%s\n", verb, strings.Join(what, ", "), n, r.manager.Backend(), suffix)
 	}
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
@@ -286,7 +290,12 @@ func (r *runner) shutdown(replay bool) error {
 	defer cancel()
 	err := errors.Join(r.engine.Close(ctx), r.closeEvidence(ctx))
 	body := r.stats()
-	err = errors.Join(err, r.manager.Close(), r.kernel.close())
+	kept := len(r.manager.GetActiveBlocks())
+	closing := r.manager.Close()
+	if closing == nil {
+		r.tellKept(kept, replay)
+	}
+	err = errors.Join(err, closing, r.kernel.close())
 	r.killer.close()
 	if !replay {
 		// After guarding nothing is active any more; after a replay the

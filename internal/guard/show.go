@@ -190,7 +190,7 @@ func (v *Verb) Whitelist(ctx context.Context) error {
 	return w.Flush()
 }
 
-// EditWhitelist adds or removes one entry.
+// EditWhitelist adds or removes one entry, and says so on standard error.
 func (v *Verb) EditWhitelist(ctx context.Context, entry string, remove bool) error {
 	p, err := firewall.ParsePrefix(entry)
 	if err != nil {
@@ -200,7 +200,19 @@ func (v *Verb) EditWhitelist(ctx context.Context, entry string, remove bool) err
 	if remove {
 		edit = WhitelistEdit{Remove: []netip.Prefix{p}}
 	}
-	return coded(v.admin.EditWhitelist(ctx, edit))
+	done, err := v.admin.EditWhitelist(ctx, edit)
+	if err != nil || v.quiet {
+		return coded(err)
+	}
+	said := p.String() + " whitelisted until the guard ends"
+	if remove {
+		said = p.String() + " is off the whitelist until the guard ends"
+	}
+	if done.Lifted > 0 {
+		said += "; " + plural(done.Lifted, "block") + " lifted"
+	}
+	_, err = fmt.Fprintln(v.std.Err, said)
+	return err
 }
 
 // Stats prints the guard's counters.

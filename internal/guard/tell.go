@@ -59,3 +59,15 @@ func (v *Verb) sayUnchanged(b *BlockObject, asked string) error {
 	_, err := fmt.Fprintf(v.std.Out, "unchanged: %s is already %s (%s, %s)%s\n", b.address(), what, b.what(), b.life(), suffix)
 	return err
 }
+
+// tellKept says that blocks outlast the run, where they were meant to.
+func (r *runner) tellKept(n int, replay bool) {
+	if n == 0 || r.manager.DryRun() || r.cfg.Quiet || !replay && !r.cfg.KeepOnClose {
+		return
+	}
+	verb := " stay in the kernel"
+	if n == 1 {
+		verb = " stays in the kernel"
+	}
+	fmt.Fprintln(r.env.Err, plural(n, "block")+verb)
+}

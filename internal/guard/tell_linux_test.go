@@ -92,3 +92,29 @@ func TestBlockUnchanged(t *testing.T) {
 		})
 	}
 }
+
+// TestWhitelistEditIsTold: for people, and not with -q.
+func TestWhitelistEditIsTold(t *testing.T) {
+	l := &local{m: newInert(t).m}
+	for _, a := range []string{"192.0.2.10/32", "192.0.2.11/32"} {
+		if _, err := l.Block(t.Context(), []BlockEntry{{Prefix: netip.MustParsePrefix(a)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tc := range []struct {
+		entry         string
+		remove, quiet bool
+		want          string
+	}{
+		{"192.0.2.10", false, false, "192.0.2.10/32 whitelisted until the guard ends; 1 block lifted\n"},
+		{"198.51.100.0/24", false, false, "198.51.100.0/24 whitelisted until the guard ends\n"},
+		{"192.0.2.10", true, false, "192.0.2.10/32 is off the whitelist until the guard ends\n"},
+		{"192.0.2.11", false, true, ""},
+	} {
+		var errOut bytes.Buffer
+		v := &Verb{admin: l, quiet: tc.quiet, std: Streams{Err: &errOut}}
+		if err := v.EditWhitelist(t.Context(), tc.entry, tc.remove); err != nil || errOut.String() != tc.want {
+			t.Errorf("%s: %v, %q, want %q", tc.entry, err, errOut.String(), tc.want)
+		}
+	}
+}
