@@ -27,7 +27,10 @@ type Alert struct {
 	// Src, Dst and the ports are zero where the record has none.
 	Src, Dst         netip.Addr
 	SrcPort, DstPort uint16
-	Proto            uint8 // IANA protocol number, 0 without IP
+	// Via is the trusted proxy between the two, whose client is never blocked;
+	// the zero Addr where there is none.
+	Via   netip.Addr
+	Proto uint8 // IANA protocol number, 0 without IP
 	// Count matches (or different values) within Window reached Threshold; where
 	// a rule asks for both it is about the values. A rule that fires on every
 	// match has Count 1 and Threshold 0 or 1.

@@ -117,7 +117,7 @@ func newAlert(ev *evaluator, set, full *record.Set, count int) *Alert {
 	return &Alert{
 		Time: packetTime(set.Time), Rule: r.Name, Description: r.Description, Severity: r.Severity,
 		Tags: r.Tags, MITRE: r.MITRE, Record: ev.record,
-		Src: set.Src, Dst: set.Dst, SrcPort: set.SrcPort, DstPort: set.DstPort, Proto: set.Proto,
+		Src: set.Src, Dst: set.Dst, SrcPort: set.SrcPort, DstPort: set.DstPort, Via: set.Via, Proto: set.Proto,
 		Count: count, Threshold: threshold, Window: r.Window,
 		Fields: full.Snapshot(ev.record), Packet: set.Packet,
 	}

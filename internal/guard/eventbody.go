@@ -52,6 +52,7 @@ type alertBody struct {
 	Count           int      `json:"count"`
 	Threshold       int      `json:"threshold"`
 	ThresholdWindow float64  `json:"threshold_window"` // seconds
+	Via             string   `json:"via,omitempty"`    // the trusted proxy, for which nothing is blocked
 	Fields          any      `json:"fields"`
 }
 

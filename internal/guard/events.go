@@ -267,7 +267,7 @@ func (e *events) WriteAlert(a *engine.Alert) error {
 		Alert: &alertBody{
 			Signature: a.Rule, Severity: a.Severity.String(), Description: a.Description,
 			Tags: nonNil(a.Tags), MITRE: nonNil(a.MITRE), Record: a.Record.String(),
-			Count: a.Count, Threshold: a.Threshold, ThresholdWindow: a.Window.Seconds(), Fields: a.Fields,
+			Count: a.Count, Threshold: a.Threshold, ThresholdWindow: a.Window.Seconds(), Via: addr(a.Via), Fields: a.Fields,
 		},
 	}
 	e.remember(ev)

@@ -15,6 +15,9 @@ func (ev *event) human() string {
 	switch {
 	case ev.Alert != nil:
 		text = fmt.Sprintf("ALERT  %-8s %s: %s (%s)", ev.Alert.Severity, ev.Alert.Signature, ev.flow(), ev.Alert.counted())
+		if ev.Alert.Via != "" {
+			text += " through proxy " + ev.Alert.Via
+		}
 	case ev.Action != nil:
 		text = ev.Action.human()
 	case ev.Log != nil:

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"bytes"
 	"net/netip"
 	"strings"
 	"testing"
@@ -118,5 +119,30 @@ func TestForgedStreams(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestAlertNamesTheProxy: why nothing is blocked is said, to people and in the
+// event.
+func TestAlertNamesTheProxy(t *testing.T) {
+	for _, via := range []string{"", "192.0.2.80", "2001:db8::80"} {
+		var out bytes.Buffer
+		e, err := openEvents(Config{}, &out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := &engine.Alert{Rule: "r", Src: netip.MustParseAddr("198.51.100.7"), Record: record.TypeHTTP, Fields: &record.HTTP{}}
+		if via != "" {
+			a.Via = netip.MustParseAddr(via)
+		}
+		if err := e.WriteAlert(a); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(out.String(), "through proxy") != (via != "") || !strings.Contains(out.String(), via) {
+			t.Errorf("via %q: %q", via, out.String())
+		}
+		if got := e.alerts(a.Src); len(got) != 1 || got[0].Alert.Via != via {
+			t.Errorf("via %q: the events are %+v", via, got)
+		}
 	}
 }
