@@ -11,6 +11,7 @@ import (
 	"github.com/netcap-guard/netcap-guard/backend"
 	"github.com/netcap-guard/netcap-guard/firewall"
 	"github.com/netcap-guard/netcap-guard/internal/hostaddr"
+	"github.com/netcap-guard/netcap-guard/record"
 )
 
 // told is a firewall's caller that keeps what it was told, each kind by one
@@ -220,5 +221,17 @@ func TestNotBlocked(t *testing.T) {
 				t.Errorf("events %+v, want %v for 10m", o.actions, tc.want)
 			}
 		})
+	}
+}
+
+// TestAlertKnowsTheProxy: an alert says through which trusted proxy its client
+// came.
+func TestAlertKnowsTheProxy(t *testing.T) {
+	for _, via := range []netip.Addr{{}, netip.MustParseAddr("192.0.2.80")} {
+		set := &record.Set{}
+		set.Via = via
+		if got := newAlert(&evaluator{rule: &Rule{}, matcher: &matcher{record: record.TypeHTTP}}, set, set, 1); got.Via != via {
+			t.Errorf("via %v, want %v", got.Via, via)
+		}
 	}
 }
