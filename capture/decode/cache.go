@@ -9,19 +9,20 @@ import (
 	"github.com/netcap-guard/netcap-guard/record"
 )
 
-// The caches have two slots a hash and replace the older of them: they cannot
+// The caches have four slots a hash and replace the oldest of them: they cannot
 // grow, and who forces collisions (the seed is random) costs us an allocation
 // each. With one slot, two addresses that meet in it would cost one a packet.
 
 const (
-	addrSlots   = 4096
-	stringSlots = 512
+	ways       = 4
+	addrSets   = 1024
+	stringSets = 128
 )
 
 // addrCache spells addresses without allocating for those seen lately.
 type addrCache struct {
-	seed  uint64
-	slots [addrSlots]addrText
+	seed uint64
+	sets [addrSets][ways]addrText
 }
 
 type addrText struct {
@@ -37,41 +38,37 @@ func (c *addrCache) get(a netip.Addr) string {
 	b := a.As16()
 	lo, hi := u64(b[8:])^c.seed, u64(b[:8])
 	x, y := bits.Mul64(lo^hi*0x9e3779b97f4a7c15, 0xd6e8feb86659fd93)
-	i := (x ^ y) % addrSlots
-	slot, older := &c.slots[i], &c.slots[i^1]
-	if slot.addr == a {
-		return slot.text
+	set := &c.sets[(x^y)%addrSets]
+	for i := range set {
+		if set[i].addr == a {
+			return set[i].text
+		}
 	}
-	if older.addr == a {
-		return older.text
-	}
-	*older = *slot
-	slot.addr, slot.text = a, a.String()
-	return slot.text
+	copy(set[1:], set[:])
+	set[0] = addrText{a, a.String()}
+	return set[0].text
 }
 
 func u64(b []byte) uint64 { return uint64(u32(b))<<32 | uint64(u32(b[4:])) }
 
 // stringCache makes strings of bytes without allocating for those seen lately.
 type stringCache struct {
-	seed  maphash.Seed
-	slots [stringSlots]string
+	seed maphash.Seed
+	sets [stringSets][ways]string
 }
 
 func newStringCache() *stringCache { return &stringCache{seed: maphash.MakeSeed()} }
 
 func (c *stringCache) get(b []byte) string {
-	i := maphash.Bytes(c.seed, b) % stringSlots
-	slot, older := &c.slots[i], &c.slots[i^1]
-	if *slot == string(b) {
-		return *slot
+	set := &c.sets[maphash.Bytes(c.seed, b)%stringSets]
+	for i := range set {
+		if set[i] == string(b) {
+			return set[i]
+		}
 	}
-	if *older == string(b) {
-		return *older
-	}
-	*older = *slot
-	*slot = string(b)
-	return *slot
+	copy(set[1:], set[:])
+	set[0] = string(b)
+	return set[0]
 }
 
 // flagNames spells every combination of the nine TCP flags.
