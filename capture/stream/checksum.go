@@ -13,7 +13,7 @@ func (t *Table) weighs(i uint32, dir int, seg *record.Segment) bool {
 	if i == 0 || seg.Flags&(record.FlagSYN|record.FlagFIN|record.FlagRST) != 0 {
 		return true
 	}
-	h := &t.at(i).half[dir]
+	h := &t.conn(i).half[dir]
 	if seg.Size == 0 || h.mode == passOver || !t.want.any() {
 		return false
 	}

@@ -1,12 +1,5 @@
 package stream
 
-import (
-	"encoding/binary"
-	"math/bits"
-
-	"github.com/netcap-guard/netcap-guard/record"
-)
-
 // class is a connection's worth: the lowest is evicted first.
 type class uint8
 
@@ -21,68 +14,68 @@ const (
 	numClasses
 )
 
-// key names a connection, the same for both of its directions.
-type key struct {
-	lo, hi         [16]byte
-	loPort, hiPort uint16
-}
+// entry is what a connection takes from its first segment on, in one line of
+// the cache: its name, its place among the others, and the handshake. Number 0
+// is none.
+type entry struct {
+	hash uint64 // its name, see keys
+	seen int64  // packet time, Unix nanoseconds
+	all  link   // place in Table.lists; of one that is not in use, after is the next such
+	// pairAt is the number of its pair, 0 while nothing but SYNs were seen.
+	pairAt uint32
 
-// keyOf returns the key of a packet's connection and the packet's direction: 0
-// from lo to hi.
-func keyOf(h *record.Header) (key, int) {
-	src, dst := h.Src.As16(), h.Dst.As16()
-	if less(&src, &dst, h.SrcPort, h.DstPort) {
-		return key{src, dst, h.SrcPort, h.DstPort}, 0
-	}
-	return key{dst, src, h.DstPort, h.SrcPort}, 1
-}
+	again uint32 // see twice
+	isn   [2]uint32
+	gates gates
+	// offers are what both sides said of their windows in the handshake.
+	offers offers
+	fast   uint16 // bytes that came with the SYN: a server may take them (RFC 7413)
 
-func less(a, b *[16]byte, aPort, bPort uint16) bool {
-	for i := 0; i < 16; i += 8 {
-		x, y := u64(a[i:i+8]), u64(b[i:i+8])
-		if x != y {
-			return x < y
-		}
-	}
-	return aPort < bPort
-}
-
-// conn is one connection. Number 0 is none.
-type conn struct {
-	key   key
-	chain uint32 // the next of the same hash, or of the free ones
-	all   link   // place in Table.lists
-	keeps link   // place in Table.held, where bytes are kept
 	class class
-	held  bool // it stands in Table.held[class]
+	marks marks
 
 	confirmed bool
 	closed    bool
 	// hello is how far a handshake has come; client is who began it.
 	hello  progress
 	client uint8
-	knows  bool   // client is known
-	fins   uint8  // directions that ended, one bit each
-	twice  bool   // again is the number of another SYN of the client's
-	fast   uint16 // bytes that came with the SYN: a server may take them (RFC 7413)
-	isn    [2]uint32
-	again  uint32
-	gates  gates
-	// offers are what both sides said of their windows in the handshake.
-	offers offers
+	knows  bool  // client is known
+	fins   uint8 // directions that ended, one bit each
+}
 
-	http pending
-	seen int64 // packet time, Unix nanoseconds
-	half [2]half
+// marks are what else is so of a connection.
+type marks uint8
+
+const (
+	// held: it stands in Table.held[class].
+	held marks = 1 << iota
+	// noted: it was put into Table.ignored.
+	noted
+	// twice: again is the number of another SYN of the client's.
+	twice
+)
+
+// pair is what is known of both directions of a connection. Most connections of
+// a scan or a flood never have one.
+type pair struct {
+	half  [2]half
+	http  pending
+	keeps link // place in Table.held, where bytes are kept
+	// beside is the number of an answer to the SYN that came in where the SYN
+	// had come in; refused: there is one.
+	beside  uint32
+	refused bool
+}
+
+// conn is one connection; its pair may be nil.
+type conn struct {
+	*entry
+	*pair
 }
 
 // gates are the interfaces by which a client's SYN came in and went out (see
-// record.Segment), and the number of an answer to it that came in beside it.
-type gates struct {
-	in, out uint32
-	beside  uint32
-	refused bool // beside is known
-}
+// record.Segment).
+type gates struct{ in, out uint32 }
 
 type progress uint8
 
@@ -100,139 +93,171 @@ type list struct{ head, tail uint32 }
 
 const slabBits = 10
 
-func (t *Table) at(i uint32) *conn {
+// slab is memory for some entries or pairs: it is allocated as needed, and what
+// was allocated does not move.
+type slab[T any] []*[1 << slabBits]T
+
+// at is number i, counted from 1.
+func (s slab[T]) at(i uint32) *T {
 	i--
-	return &t.slabs[i>>slabBits][i&(1<<slabBits-1)]
+	return &s[i>>slabBits][i&(1<<slabBits-1)]
 }
 
-// hash is keyed: who wants collisions would have to guess the seed. Two
-// connections have the same about once in 2^64 pairs: the set of ignored ones
-// takes it for their name.
-func (t *Table) hash(k *key) uint64 {
-	a, b := bits.Mul64(u64(k.lo[:8])^t.seed, u64(k.lo[8:])^0x9e3779b97f4a7c15)
-	c, d := bits.Mul64(u64(k.hi[:8])^a, u64(k.hi[8:])^b^0xd6e8feb86659fd93)
-	e, f := bits.Mul64(c^uint64(k.loPort)<<16^uint64(k.hiPort)^t.seed, d^0xa0761d6478bd642f)
-	return e ^ f
-}
-
-// chainOf is the chain of a hash.
-func (t *Table) chainOf(hash uint64) *uint32 { return &t.index[hash&uint64(len(t.index)-1)] }
-
-func u64(b []byte) uint64 { return binary.BigEndian.Uint64(b) }
-
-func (t *Table) find(hash uint64, k *key) uint32 {
-	for i := *t.chainOf(hash); i != 0; {
-		c := t.at(i)
-		if c.key == *k {
-			return i
-		}
-		i = c.chain
+// grow makes number i, the one after those there are.
+func (s *slab[T]) grow(i uint32) {
+	if i--; i&(1<<slabBits-1) == 0 {
+		*s = append(*s, new([1 << slabBits]T))
 	}
-	return 0
+}
+
+func (t *Table) at(i uint32) *entry { return t.entries.at(i) }
+
+// conn is connection i with its pair, if it has one.
+func (t *Table) conn(i uint32) conn {
+	e := t.at(i)
+	if e.pairAt == 0 {
+		return conn{e, nil}
+	}
+	return conn{e, t.pairs.at(e.pairAt)}
 }
 
 // open makes a connection, evicting the one that is worth least where there is
 // no room.
-func (t *Table) open(hash uint64, k *key) uint32 {
+func (t *Table) open(hash uint64, now int64) uint32 {
 	if t.free == 0 && int(t.made) >= t.cfg.Connections {
-		for cl := range t.lists {
-			if i := t.lists[cl].head; i != 0 {
-				t.stats.evicted[cl].Add(1)
-				t.close(i)
-				break
-			}
-		}
+		t.evict()
+	} else {
+		t.stats.open.Add(1)
 	}
 	i := t.free
 	if i != 0 {
-		t.free = t.at(i).chain
+		t.free = t.at(i).all.after
 	} else {
-		if t.made&(1<<slabBits-1) == 0 {
-			t.slabs = append(t.slabs, make([]conn, 1<<slabBits))
-		}
 		t.made++
 		i = t.made
+		t.entries.grow(i)
 	}
-	c := t.at(i)
-	chain := t.chainOf(hash)
-	*c = conn{key: *k, chain: *chain}
-	*chain = i
+	*t.at(i) = entry{hash: hash, seen: now}
+	t.index.add(hash, i)
 	t.push(&t.lists[unproven], i, placeAll)
-	t.stats.open.Add(1)
 	return i
+}
+
+func (t *Table) evict() {
+	for cl := range t.lists {
+		if i := t.lists[cl].head; i != 0 {
+			t.stats.evicted[cl].Add(1)
+			t.drop(i)
+			return
+		}
+	}
 }
 
 // close forgets a connection.
 func (t *Table) close(i uint32) {
-	c := t.at(i)
-	t.dropState(c, 0)
-	t.dropState(c, 1)
-	if c.held {
-		t.remove(&t.held[c.class], i, placeKeeps)
-	}
-	t.remove(&t.lists[c.class], i, placeAll)
-	hash := t.hash(&c.key)
-	t.ignored.note(hash, false, false)
-	at := t.chainOf(hash)
-	for *at != i {
-		at = &t.at(*at).chain
-	}
-	*at = c.chain
-	*c = conn{chain: t.free}
-	t.free = i
+	t.drop(i)
 	t.stats.open.Add(^uint64(0))
+}
+
+// drop is close, but for the count.
+func (t *Table) drop(i uint32) {
+	e := t.at(i)
+	if e.marks&held != 0 {
+		c := t.conn(i)
+		t.dropState(c, 0)
+		t.dropState(c, 1)
+		t.remove(&t.held[e.class], i, placeKeeps)
+	}
+	if e.pairAt != 0 {
+		t.pairs.at(e.pairAt).keeps = link{after: t.freePair}
+		t.freePair = e.pairAt
+	}
+	t.remove(&t.lists[e.class], i, placeAll)
+	if e.marks&noted != 0 {
+		t.ignored.note(e.hash, false, false)
+	}
+	t.index.remove(e.hash, i)
+	*e = entry{all: link{after: t.free}}
+	t.free = i
+}
+
+// paired gives a connection of which more than SYNs is seen its pair.
+func (t *Table) paired(e *entry) {
+	i := t.freePair
+	if i != 0 {
+		t.freePair = t.pairs.at(i).keeps.after
+	} else {
+		t.madePairs++
+		i = t.madePairs
+		t.pairs.grow(i)
+	}
+	e.pairAt = i
+	p := t.pairs.at(i)
+	*p = pair{}
+	if e.knows {
+		p.half[e.client].begin(e.isn[e.client] + 1)
+	}
 }
 
 // touchEvery spares a busy connection the way to the end of its list.
 const touchEvery = 1e9
 
-func (t *Table) touch(i uint32, c *conn, now int64) {
-	if now-c.seen < touchEvery && now >= c.seen && c.seen != 0 {
+func (t *Table) touch(i uint32, e *entry, now int64) {
+	if now-e.seen < touchEvery && now >= e.seen && e.seen != 0 {
 		return
 	}
-	c.seen = now
-	t.remove(&t.lists[c.class], i, placeAll)
-	t.push(&t.lists[c.class], i, placeAll)
-	if c.held {
-		t.remove(&t.held[c.class], i, placeKeeps)
-		t.push(&t.held[c.class], i, placeKeeps)
+	e.seen = now
+	t.remove(&t.lists[e.class], i, placeAll)
+	t.push(&t.lists[e.class], i, placeAll)
+	if e.marks&held != 0 {
+		t.remove(&t.held[e.class], i, placeKeeps)
+		t.push(&t.held[e.class], i, placeKeeps)
 	}
 }
 
 // settle puts the connection where it belongs by what is known of it now.
-func (t *Table) settle(i uint32, c *conn) {
-	want := unproven
-	switch {
-	case !c.confirmed || c.closed:
-	case c.half[0].mode == passOver && c.half[1].mode == passOver || !t.want.any():
-		want = idle
-	default:
-		want = useful
+func (t *Table) settle(i uint32, c conn) {
+	want, keeps := t.worth(c), marks(0)
+	if c.half[0].kept != nil || c.half[1].kept != nil {
+		keeps = held
 	}
-	keeps := c.half[0].kept != nil || c.half[1].kept != nil
-	if want == c.class && keeps == c.held {
+	if want == c.class && keeps == c.marks&held {
 		return
 	}
-	if c.held {
+	if c.marks&held != 0 {
 		t.remove(&t.held[c.class], i, placeKeeps)
 	}
 	if want != c.class {
 		t.remove(&t.lists[c.class], i, placeAll)
 		t.push(&t.lists[want], i, placeAll)
 	}
-	c.class, c.held = want, keeps
-	if keeps {
+	c.class, c.marks = want, c.marks&^held|keeps
+	if keeps != 0 {
 		t.push(&t.held[want], i, placeKeeps)
 	}
 }
 
-// deaf reports whether no segment of the connection needs a look until one has
-// a flag that opens or ends it.
-func (t *Table) deaf(c *conn) bool {
-	if c.hello != noHello {
-		return false
+func (t *Table) worth(c conn) class {
+	switch {
+	case !c.confirmed || c.closed:
+		return unproven
+	case c.half[0].mode == passOver && c.half[1].mode == passOver || !t.want.any():
+		return idle
 	}
-	return c.half[0].mode == passOver && c.half[1].mode == passOver || c.confirmed && !t.want.any()
+	return useful
+}
+
+// note puts a connection of which no segment needs a look, until one has a flag
+// that opens or ends it, into the set of those, and takes it out when it does.
+func (t *Table) note(c conn) {
+	switch {
+	case c.hello == noHello && (c.half[0].mode == passOver && c.half[1].mode == passOver || c.confirmed && !t.want.any()):
+		t.ignored.note(c.hash, true, c.confirmed)
+		c.marks |= noted
+	case c.marks&noted != 0:
+		t.ignored.note(c.hash, false, false)
+		c.marks &^= noted
+	}
 }
 
 // place says which of a connection's two links a list uses.
@@ -245,7 +270,7 @@ const (
 
 func (t *Table) link(i uint32, p place) *link {
 	if p == placeKeeps {
-		return &t.at(i).keeps
+		return &t.pairs.at(t.at(i).pairAt).keeps
 	}
 	return &t.at(i).all
 }

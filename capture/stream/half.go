@@ -60,7 +60,7 @@ const (
 )
 
 // data takes a segment's bytes.
-func (t *Table) data(i uint32, c *conn, dir int, seg *record.Segment) {
+func (t *Table) data(i uint32, c conn, dir int, seg *record.Segment) {
 	if seg.Size == 0 {
 		return
 	}
@@ -113,7 +113,7 @@ func (t *Table) data(i uint32, c *conn, dir int, seg *record.Segment) {
 }
 
 // advance delivers what waited for its turn.
-func (t *Table) advance(i uint32, c *conn, dir int) {
+func (t *Table) advance(i uint32, c conn, dir int) {
 	h := &c.half[dir]
 	for h.kept != nil && len(h.kept.waiting) > 0 {
 		if h.mode == passOver {
@@ -140,7 +140,7 @@ func (t *Table) advance(i uint32, c *conn, dir int) {
 // come: the receiver has them, and what follows them is here. Where nothing is
 // seen of the receiver and little of the beginning, a message that begins where
 // a segment does is as good a sign, or that several segments came since.
-func (t *Table) passGap(i uint32, c *conn, dir int) {
+func (t *Table) passGap(i uint32, c conn, dir int) {
 	h := &c.half[dir]
 	if h.kept == nil || len(h.kept.waiting) == 0 {
 		return
@@ -161,7 +161,7 @@ func (t *Table) passGap(i uint32, c *conn, dir int) {
 }
 
 // skip gives up the bytes before to: the message they belong to is lost.
-func (t *Table) skip(c *conn, dir int, to uint64) {
+func (t *Table) skip(c conn, dir int, to uint64) {
 	h := &c.half[dir]
 	if to <= h.next {
 		return
@@ -177,7 +177,7 @@ func (t *Table) skip(c *conn, dir int, to uint64) {
 }
 
 // wait keeps a piece that came before its turn.
-func (t *Table) wait(i uint32, c *conn, dir int, at uint64, data []byte) {
+func (t *Table) wait(i uint32, c conn, dir int, at uint64, data []byte) {
 	if len(data) == 0 {
 		return
 	}
@@ -264,7 +264,7 @@ func (t *Table) join(s *state, p *piece, at uint64, data []byte) bool {
 }
 
 // room reports whether the connection may keep n bytes more.
-func (t *Table) room(c *conn, n int) bool {
+func (t *Table) room(c conn, n int) bool {
 	kept := 0
 	for d := range c.half {
 		if s := c.half[d].kept; s != nil {
@@ -278,7 +278,7 @@ func (t *Table) room(c *conn, n int) bool {
 // receiver is known not to have what is missing, it cannot use the piece
 // either: whoever sends far ahead of himself must not make us jump. Else the
 // bytes are lost to the capture, and reading goes on behind them.
-func (t *Table) crowded(i uint32, c *conn, dir int, at uint64, data []byte) {
+func (t *Table) crowded(i uint32, c conn, dir int, at uint64, data []byte) {
 	h := &c.half[dir]
 	t.stats.dropped.Add(1)
 	if h.acks || h.kept == nil || len(h.kept.waiting) == 0 {
@@ -294,7 +294,7 @@ func (t *Table) crowded(i uint32, c *conn, dir int, at uint64, data []byte) {
 
 // deliver hands bytes that begin at h.next to the protocol's reader and keeps
 // what it cannot use yet.
-func (t *Table) deliver(i uint32, c *conn, dir int, data []byte) {
+func (t *Table) deliver(i uint32, c conn, dir int, data []byte) {
 	h := &c.half[dir]
 	h.next += uint64(len(data))
 	if s := h.kept; s != nil && len(s.buf) > 0 {
@@ -332,7 +332,7 @@ func (t *Table) deliver(i uint32, c *conn, dir int, data []byte) {
 }
 
 // grow appends to what is kept of a message.
-func (t *Table) grow(i uint32, c *conn, dir int, data []byte) bool {
+func (t *Table) grow(i uint32, c conn, dir int, data []byte) bool {
 	s := c.half[dir].kept
 	if need := len(s.buf) + len(data); need > cap(s.buf) {
 		if !t.room(c, need) {

@@ -45,7 +45,7 @@ func (p *pending) pop() message.Method {
 }
 
 // http reads HTTP/1 messages (RFC 9112).
-func (t *Table) http(c *conn, dir int, data []byte) (int, bool) {
+func (t *Table) http(c conn, dir int, data []byte) (int, bool) {
 	h := &c.half[dir]
 	switch h.step {
 	case inBody, inChunk:
@@ -78,7 +78,7 @@ func (t *Table) http(c *conn, dir int, data []byte) (int, bool) {
 }
 
 // head delivers a message's head and finds out what follows it.
-func (t *Table) head(c *conn, dir int, head []byte) {
+func (t *Table) head(c conn, dir int, head []byte) {
 	h := &c.half[dir]
 	hdr := t.orient(c, dir)
 	f := t.parser.HTTP(head, hdr, &t.set.HTTP)

@@ -199,21 +199,39 @@ func TestVerdict(t *testing.T) {
 // TestHashesDiffer: neighbours in every part of a connection's name have
 // hashes of their own.
 func TestHashesDiffer(t *testing.T) {
-	table, seen := New(record.Want{Handshakes: true}, &lines{}, Config{}), map[uint64]key{}
-	for i := range 1 << 16 {
-		k := key{loPort: uint16(i & 15), hiPort: uint16(i >> 4 & 15)}
-		k.lo[15], k.hi[15], k.lo[3], k.hi[7] = byte(i>>8&3), byte(i>>10&3), byte(i>>12&3), byte(i>>14&3)
-		h := table.hash(&k) &^ 1
-		if other, ok := seen[h]; ok {
-			t.Fatalf("%v and %v share a hash", k, other)
+	keys, seen := newKeys(), map[uint64]record.Header{}
+	for _, long := range []bool{false, true} {
+		for i := range 1 << 16 {
+			lo, hi := [16]byte{10: 0xff, 11: 0xff, 12: 10}, [16]byte{10: 0xff, 11: 0xff, 12: 20}
+			lo[15], hi[15], lo[13], hi[14] = byte(i>>8&3), byte(i>>10&3), byte(i>>12&3), byte(i>>14&3)
+			if long {
+				lo[0], hi[0], lo[7], hi[8] = 0x20, 0x20, lo[13], hi[14]
+			}
+			h := record.Header{Src: netip.AddrFrom16(lo), Dst: netip.AddrFrom16(hi), SrcPort: uint16(i & 15), DstPort: uint16(i >> 4 & 15)}
+			if !long && i&1 != 0 {
+				h.Src = h.Src.Unmap()
+			}
+			name, dir := keys.name(&h)
+			if other, ok := seen[name&^1]; ok {
+				t.Fatalf("%v and %v share a hash", h, other)
+			}
+			seen[name&^1] = h
+			h.Src, h.Dst, h.SrcPort, h.DstPort = h.Dst, h.Src, h.DstPort, h.SrcPort
+			if back, other := keys.name(&h); back != name || dir+other != 1 {
+				t.Fatalf("%v has another name in the other direction", h)
+			}
 		}
-		seen[h] = k
 	}
 }
 
 // TestSizeOfAConnection: Config says what one takes.
 func TestSizeOfAConnection(t *testing.T) {
-	if got := unsafe.Sizeof(conn{}); got > 256 {
-		t.Errorf("%d bytes", got)
+	for _, tt := range []struct {
+		what     string
+		got, max uintptr
+	}{{"entry", unsafe.Sizeof(entry{}), 64}, {"pair", unsafe.Sizeof(pair{}), 192}, {"half", unsafe.Sizeof(half{}), 64}, {"bucket", unsafe.Sizeof(bucket{}), 64}} {
+		if tt.got > tt.max {
+			t.Errorf("%s: %d bytes, want %d", tt.what, tt.got, tt.max)
+		}
 	}
 }

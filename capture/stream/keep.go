@@ -30,7 +30,7 @@ func (t *Table) forget(s *state) {
 }
 
 // dropState gives up all that is kept of a direction.
-func (t *Table) dropState(c *conn, dir int) {
+func (t *Table) dropState(c conn, dir int) {
 	h := &c.half[dir]
 	if h.kept == nil {
 		return
@@ -67,12 +67,12 @@ func (t *Table) shed(i uint32) bool {
 		}
 		victim := t.held[cl].head
 		if victim == i {
-			victim = t.at(i).keeps.after
+			victim = t.conn(i).keeps.after
 		}
 		if victim == 0 {
 			continue
 		}
-		c := t.at(victim)
+		c := t.conn(victim)
 		for dir := range c.half {
 			if c.half[dir].kept != nil {
 				t.dropState(c, dir)

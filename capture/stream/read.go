@@ -55,7 +55,7 @@ const (
 // read takes messages out of data, the next bytes of a direction, and returns
 // how many of them it is done with. It is called again with the others and
 // what follows them.
-func (t *Table) read(c *conn, dir int, data []byte) int {
+func (t *Table) read(c conn, dir int, data []byte) int {
 	h, n := &c.half[dir], 0
 	for n < len(data) {
 		k, more := 0, false
@@ -99,7 +99,7 @@ func lose(h *half) {
 
 // cut is given the beginning of a message whose rest will not come. A request
 // line says enough to be a record.
-func (t *Table) cut(c *conn, dir int, data []byte) {
+func (t *Table) cut(c conn, dir int, data []byte) {
 	h := &c.half[dir]
 	if h.mode == asHTTP && h.step == atStart && bytes.IndexByte(data, '\n') >= 0 {
 		t.head(c, dir, data)
@@ -107,9 +107,9 @@ func (t *Table) cut(c *conn, dir int, data []byte) {
 }
 
 // recognise tells by its first bytes what a direction speaks.
-func (t *Table) recognise(c *conn, dir int, data []byte) (int, bool) {
+func (t *Table) recognise(c conn, dir int, data []byte) (int, bool) {
 	h := &c.half[dir]
-	if t.want.dns && (c.key.loPort == dnsPort || c.key.hiPort == dnsPort) {
+	if t.want.dns && (t.packet.SrcPort == dnsPort || t.packet.DstPort == dnsPort) {
 		if h.mode = asDNS; !plausibleDNS(data) {
 			h.mode = passOver
 		}
@@ -246,7 +246,7 @@ func plausibleDNS(data []byte) bool {
 }
 
 // dns takes one message behind its length (RFC 1035, 4.2.2).
-func (t *Table) dns(c *conn, dir int, data []byte) (int, bool) {
+func (t *Table) dns(c conn, dir int, data []byte) (int, bool) {
 	if !plausibleDNS(data) {
 		c.half[dir].mode = passOver
 		return len(data), false

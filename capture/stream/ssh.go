@@ -18,7 +18,7 @@ const (
 // ssh reads the identification line and, where some rule asks for what it
 // says, the KEXINIT behind it. The line is kept until then: the record has
 // both.
-func (t *Table) ssh(c *conn, dir int, data []byte) (int, bool) {
+func (t *Table) ssh(c conn, dir int, data []byte) (int, bool) {
 	h := &c.half[dir]
 	end := bytes.IndexByte(data, '\n')
 	if end < 0 || end > maxIdent {
@@ -56,7 +56,7 @@ func (t *Table) ssh(c *conn, dir int, data []byte) (int, bool) {
 
 // banner is how many bytes stand before a server's identification line, whose
 // beginning is in data, or 0: it may send other lines first (RFC 4253, 4.2).
-func (t *Table) banner(c *conn, dir int, data []byte) int {
+func (t *Table) banner(c conn, dir int, data []byte) int {
 	if !t.mayGreet(c, dir) || first(data, true) > needMore {
 		return 0
 	}
@@ -70,13 +70,13 @@ func (t *Table) banner(c *conn, dir int, data []byte) int {
 }
 
 // mayGreet reports whether a direction's identification line may still come.
-func (t *Table) mayGreet(c *conn, dir int) bool {
+func (t *Table) mayGreet(c conn, dir int) bool {
 	return t.want.ssh && !c.half[dir].spoke && !t.isClient(c, dir)
 }
 
 // offer delivers what one side said of itself: its line, and later the same
 // with its KEXINIT.
-func (t *Table) offer(c *conn, dir int, msg, kexinit []byte) {
+func (t *Table) offer(c conn, dir int, msg, kexinit []byte) {
 	h := t.orient(c, dir)
 	h.Late = kexinit != nil
 	client := t.isClient(c, dir)
@@ -89,12 +89,12 @@ func (t *Table) offer(c *conn, dir int, msg, kexinit []byte) {
 
 // isClient tells who began the connection: by the handshake, else by the
 // ports, of which the server's is 22 or the lower.
-func (t *Table) isClient(c *conn, dir int) bool {
+func (t *Table) isClient(c conn, dir int) bool {
 	if c.knows {
 		return int(c.client) == dir
 	}
-	from, to := c.key.loPort, c.key.hiPort
-	if dir == 1 {
+	from, to := t.packet.SrcPort, t.packet.DstPort
+	if dir != t.dir {
 		from, to = to, from
 	}
 	if (from == sshPort) != (to == sshPort) {

@@ -25,8 +25,6 @@
 package stream
 
 import (
-	"hash/maphash"
-
 	"github.com/netcap-guard/netcap-guard/capture/stream/message"
 	"github.com/netcap-guard/netcap-guard/record"
 )
@@ -42,7 +40,9 @@ const (
 // comment gives.
 type Config struct {
 	// Connections is how many are followed at a time. Zero = 131,072; each
-	// takes 256 bytes, allocated as needed, and 8 in the index.
+	// takes 64 bytes, 192 more as soon as more than SYNs of it are seen, both
+	// allocated as needed, and 8 in the index, or up to 16 where the number is
+	// no power of two.
 	Connections int
 	// Memory is how many bytes are kept of all connections together: parts of
 	// messages, and segments that came before their turn. Zero = 32 MiB.
@@ -83,11 +83,13 @@ type Table struct {
 	sink Sink
 	want wanted
 
-	seed  uint64
-	index []uint32 // heads of chains by hash
-	slabs [][]conn
-	made  uint32 // connections ever allocated
-	free  uint32 // chain of those not in use
+	keys    keys
+	index   index
+	entries slab[entry]
+	pairs   slab[pair]
+	// How many were ever made, and the first of those not in use.
+	made, madePairs uint32
+	free, freePair  uint32
 
 	lists [numClasses]list // all connections, longest silent first
 	held  [numClasses]list // those with bytes kept
@@ -131,7 +133,7 @@ func (w *wanted) any() bool { return w.http || w.ssh || w.tls || w.dns }
 // New returns a Table that gives sink what want asks for.
 func New(want record.Want, sink Sink, cfg Config) *Table {
 	cfg = cfg.withDefaults()
-	t := &Table{cfg: cfg, sink: sink, seed: maphash.Bytes(maphash.MakeSeed(), nil)}
+	t := &Table{cfg: cfg, sink: sink, keys: newKeys()}
 	t.pool.limit = cfg.Memory
 	t.SetWant(want)
 	return t
@@ -157,11 +159,7 @@ func (t *Table) SetWant(want record.Want) {
 		t.ignored.slots = new([1 << ignoredBits]uint64)
 	}
 	if t.index == nil && t.Active() {
-		size := 1
-		for size < 2*t.cfg.Connections {
-			size *= 2
-		}
-		t.index = make([]uint32, size)
+		t.index = newIndex(t.cfg.Connections)
 	}
 }
 
@@ -191,15 +189,17 @@ func (t *Table) Segment(set *record.Set, witness bool) {
 		return
 	}
 	seg := &set.Segment
-	k, dir := keyOf(&set.Header)
-	hash := t.hash(&k)
+	hash, dir := t.keys.name(&set.Header)
 	if seg.Flags&(record.FlagSYN|record.FlagFIN|record.FlagRST) == 0 {
 		if is, confirmed := t.ignored.has(hash); is {
 			set.Confirmed = confirmed
 			return
 		}
 	}
-	i := t.find(hash, &k)
+	i := t.find(hash)
+	if i != 0 && !bare(seg) && t.at(i).pairAt == 0 {
+		t.paired(t.at(i))
+	}
 	if seg.Check && t.weighs(i, dir, seg) && !rightSum(&set.Header, seg) {
 		t.stats.badSum.Add(1)
 		return
@@ -208,24 +208,35 @@ func (t *Table) Segment(set *record.Set, witness bool) {
 		if !t.opens(seg, witness) {
 			return
 		}
-		i = t.open(hash, &k)
+		if i = t.open(hash, set.Time); !bare(seg) {
+			t.paired(t.at(i))
+		}
+	} else {
+		t.touch(i, t.at(i), set.Time)
 	}
-	c := t.at(i)
 	t.packet, t.dir, t.out = &set.Header, dir, witness
-	t.touch(i, c, set.Time)
+	c := t.conn(i)
 	take := t.follow(i, c, dir, seg)
 	set.Confirmed = c.confirmed
-	if c.key != k {
+	if c.hash != hash {
 		return // it was closed
 	}
 	if !witness && take {
 		t.data(i, c, dir, seg)
 	}
-	t.settle(i, c)
-	t.ignored.note(hash, t.deaf(c), c.confirmed)
+	if c.pair != nil {
+		t.settle(i, c)
+		t.note(c)
+	}
 	if used := uint64(t.pool.used); used != t.stats.bytes.Load() {
 		t.stats.bytes.Store(used)
 	}
+}
+
+// bare reports whether a segment says nothing but that a connection is to begin
+// or is none.
+func bare(seg *record.Segment) bool {
+	return seg.Flags&record.FlagRST != 0 || seg.Flags&(record.FlagSYN|record.FlagACK) == record.FlagSYN
 }
 
 // opens reports whether a segment of no known connection begins one: a SYN of
@@ -251,7 +262,7 @@ func (t *Table) emit(kind record.Type, msg []byte) {
 
 // orient fills the header of the record to come, which direction dir of c
 // sends.
-func (t *Table) orient(c *conn, dir int) *record.Header {
+func (t *Table) orient(c conn, dir int) *record.Header {
 	h := &t.set.Header
 	*h = *t.packet
 	if dir != t.dir {

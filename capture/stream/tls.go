@@ -14,7 +14,7 @@ const tlsRecordHeader = 5
 // tls reads the records of a handshake up to the hello, and behind the hello
 // of a client, or a server that asks for another, up to the next one (RFC 8446,
 // 4.1.4). A hello may be split over records, and records over segments.
-func (t *Table) tls(c *conn, dir int, data []byte) (int, bool) {
+func (t *Table) tls(c conn, dir int, data []byte) (int, bool) {
 	h := &c.half[dir]
 	if h.step == inBody {
 		return pass(h, data)
@@ -113,7 +113,7 @@ func helloSize(msg []byte) int {
 }
 
 // hello delivers a hello.
-func (t *Table) hello(c *conn, dir int, msg []byte) {
+func (t *Table) hello(c conn, dir int, msg []byte) {
 	h, hdr := &c.half[dir], t.orient(c, dir)
 	if msg[0] == message.ClientHello {
 		if !t.parser.ClientHello(msg, hdr, &t.set.ClientHello) {

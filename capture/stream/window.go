@@ -16,7 +16,7 @@ func (o *offers) syn(dir int, seg *record.Segment) {
 }
 
 // answered is told of a SYN-ACK that was looked at.
-func (t *Table) answered(c *conn, dir int, seg *record.Segment) {
+func (t *Table) answered(c conn, dir int, seg *record.Segment) {
 	if c.hello != sentSYNACK || c.isn[dir] != seg.Seq || dir == int(c.client) {
 		return
 	}
@@ -28,7 +28,7 @@ func (t *Table) answered(c *conn, dir int, seg *record.Segment) {
 
 // limit bounds what either side may send by what the other has room for. Both
 // halves have begun, and both segments of the handshake were seen.
-func (c *conn) limit() {
+func (c conn) limit() {
 	server := 1 - c.client
 	for dir := range c.half {
 		h, o := &c.half[dir], &c.offers
@@ -48,7 +48,7 @@ func (c *conn) limit() {
 // and how much it has room for, and reports whether it has more than before.
 // What was not sent it cannot have: who says so is not the receiver, or the
 // capture has lost what he speaks of; that shows when what follows it comes.
-func acknowledge(c *conn, dir int, seg *record.Segment) bool {
+func acknowledge(c conn, dir int, seg *record.Segment) bool {
 	h := &c.half[1-dir]
 	if !h.begun {
 		return false
