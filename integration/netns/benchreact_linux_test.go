@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,12 +14,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
+	"golang.org/x/sys/unix"
 
 	"github.com/netcap-guard/netcap-guard/internal/netlab"
 	"github.com/netcap-guard/netcap-guard/internal/nstest"
@@ -29,14 +30,10 @@ const (
 	reactThreshold = 10
 	// reactProbes are sent behind the packet that crosses the threshold, one
 	// every reactEvery.
-	reactProbes = 5000
-	reactEvery  = 10 * time.Microsecond
+	reactProbes = 2000
+	reactEvery  = 20 * time.Microsecond
 	reactPort   = 9999
 	reactLife   = 10 * time.Minute
-	// A trial ends when a probe has not arrived so many later, and not before
-	// the least time: who notes what arrives may be late.
-	reactBehind = 500
-	reactLeast  = 15 * time.Millisecond
 	// otherRate is how many packets of other traffic a second there are.
 	otherRate = 200_000
 )
@@ -82,9 +79,9 @@ type reaction struct {
 	sender *nstest.Sender
 	frame  []byte
 	source uint32
+	conn   *net.UDPConn
 	// arrived of the source under trial, by number.
-	current atomic.Uint32
-	arrived [reactThreshold + reactProbes]atomic.Bool
+	arrived [reactThreshold + reactProbes]bool
 }
 
 func newReaction(b *testing.B, w wire) *reaction {
@@ -102,8 +99,8 @@ func newReaction(b *testing.B, w wire) *reaction {
 			return err
 		}
 		b.Cleanup(func() { _ = conn.Close() })
-		go r.receive(conn)
-		return conn.SetReadBuffer(4 << 20)
+		r.conn = conn
+		return forceReadBuffer(conn, 8<<20)
 	}))
 	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: []byte{10, 0, 0, 0}, DstIP: w.to.v4.AsSlice()}
 	udp := &layers.UDP{SrcPort: 4000, DstPort: reactPort}
@@ -114,15 +111,31 @@ func newReaction(b *testing.B, w wire) *reaction {
 	return r
 }
 
-// receive notes the datagrams of the source under trial.
-func (r *reaction) receive(conn *net.UDPConn) {
+// forceReadBuffer sets a socket's buffer beyond what is usual.
+func forceReadBuffer(conn *net.UDPConn, size int) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var set error
+	err = raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size) })
+	return errors.Join(err, set)
+}
+
+// receive notes what has arrived of the source under trial. It is read after
+// the trial: to read meanwhile would take the processor that is measured.
+func (r *reaction) receive(b *testing.B) {
+	b.Helper()
 	var data [8]byte
+	must(b, r.conn.SetReadDeadline(time.Now().Add(5*time.Millisecond)))
 	for {
-		if _, _, err := conn.ReadFromUDPAddrPort(data[:]); err != nil {
+		_, _, err := r.conn.ReadFromUDPAddrPort(data[:])
+		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return
 		}
-		if n := binary.BigEndian.Uint32(data[4:]); binary.BigEndian.Uint32(data[:]) == r.current.Load() && int(n) < len(r.arrived) {
-			r.arrived[n].Store(true)
+		must(b, err)
+		if n := binary.BigEndian.Uint32(data[4:]); binary.BigEndian.Uint32(data[:]) == r.source && int(n) < len(r.arrived) {
+			r.arrived[n] = true
 		}
 	}
 }
@@ -160,25 +173,21 @@ func (r *reaction) trials(b *testing.B) []time.Duration {
 	var took []time.Duration
 	for range reactTrials {
 		r.source++
-		for i := range r.arrived {
-			r.arrived[i].Store(false)
-		}
-		r.current.Store(r.source)
+		clear(r.arrived[:])
 		var sent [len(r.arrived)]time.Time
 		last := 0
 		for i := range sent {
 			sent[i] = r.send(b, i)
-			if last = i; i >= reactThreshold+reactBehind && sent[i].Sub(sent[reactThreshold]) > reactLeast && !r.arrived[i-reactBehind].Load() {
-				break
-			}
+			last = i
 			for i >= reactThreshold && time.Since(sent[i]) < reactEvery {
 				continue // a timer is not that exact
 			}
 		}
-		<-time.After(5 * time.Millisecond) // what is on its way arrives; and the next trial begins anywhere in the ring's millisecond
+		<-time.After(time.Duration(r.source%10) * 100 * time.Microsecond) // the next trial begins anywhere in the ring's millisecond
+		r.receive(b)
 		first := reactThreshold
 		for i := first; i <= last; i++ {
-			if r.arrived[i].Load() {
+			if r.arrived[i] {
 				first = i + 1
 			}
 		}
