@@ -50,6 +50,9 @@ type Config struct {
 	Lossless bool
 	// AlertQueue and ActionQueue bound what waits. Zero = 4,096 and 16,384.
 	AlertQueue, ActionQueue int
+	// Waker wakes the goroutine that runs the actions, but for those that log;
+	// nil = a channel. Not used after Close has returned nil.
+	Waker Waker
 	// TrackerEntries is how many counters of (rule, address) are kept.
 	// Zero = 262,144, 19 MB. TrackerStamps is how many time stamps they share
 	// beyond the three that each counter holds itself; it is raised to 16 a
@@ -138,9 +141,9 @@ func New(rs *RuleSet, cfg Config) *Engine {
 	e := &Engine{
 		cfg:     cfg,
 		tracker: newTracker(cfg.TrackerEntries, cfg.TrackerStamps),
-		alerts:  newQueue[*Alert](cfg.AlertQueue),
-		actions: newQueue[job](cfg.ActionQueue),
-		logs:    newQueue[job](cfg.AlertQueue),
+		alerts:  newQueue[*Alert](cfg.AlertQueue, nil),
+		actions: newQueue[job](cfg.ActionQueue, cfg.Waker),
+		logs:    newQueue[job](cfg.AlertQueue, nil),
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	e.stop, e.ctx = stop, func() context.Context { return ctx }

@@ -42,19 +42,35 @@ func (j job) key() jobKey { return jobKey{j.state.id, j.action, j.prefix} }
 // kind is the kind of the job's action.
 func (j job) kind() ActionKind { return j.rule.Actions[j.action].Kind }
 
-// dispatch sends off the alert and the actions of a rule that fired.
+// dispatch sends off the alert and the actions of a rule that fired: in order
+// where they are carried out at once, else the actions first, because to put an
+// alert together takes time in which the attacker goes on.
 func (w *Worker) dispatch(ev *evaluator, set *record.Set, count int, alert bool) {
 	e := w.engine
 	if e.cfg.Lossless {
 		e.inline.Lock()
 		defer e.inline.Unlock()
+		w.alert(ev, set, count, alert)
+		w.act(ev, set, count)
+		return
 	}
+	w.act(ev, set, count)
+	w.alert(ev, set, count, alert)
+}
+
+// alert sends off the alert, if it is not one with an earlier one.
+func (w *Worker) alert(ev *evaluator, set *record.Set, count int, alert bool) {
 	if !alert {
-		e.counts.mergedAlerts.Add(1)
-	} else {
-		ev.state.alerts.Add(1)
-		e.sendAlert(newAlert(ev, set, w.complete(ev.record, set), count))
+		w.engine.counts.mergedAlerts.Add(1)
+		return
 	}
+	ev.state.alerts.Add(1)
+	w.engine.sendAlert(newAlert(ev, set, w.complete(ev.record, set), count))
+}
+
+// act sends off the actions.
+func (w *Worker) act(ev *evaluator, set *record.Set, count int) {
+	e := w.engine
 	for i := range ev.rule.Actions {
 		a := &ev.rule.Actions[i]
 		if !a.Enabled || a.blocks() && set.Via.IsValid() {

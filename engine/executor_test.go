@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"context"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -233,5 +235,47 @@ func TestAlertKnowsTheProxy(t *testing.T) {
 		if got := newAlert(&evaluator{rule: &Rule{}, matcher: &matcher{record: record.TypeHTTP}}, set, set, 1); got.Via != via {
 			t.Errorf("via %v, want %v", got.Via, via)
 		}
+	}
+}
+
+// asking is a firewall that says when it was asked.
+type asking chan struct{}
+
+func (a asking) Block(context.Context, firewall.Request) (firewall.Result, error) {
+	close(a)
+	return firewall.Result{Outcome: firewall.Created}, nil
+}
+
+// ringing is a Waker that counts.
+type ringing struct {
+	channel
+	woken atomic.Int32
+}
+
+func (r *ringing) Wake() { r.woken.Add(1); r.channel.Wake() }
+
+// TestBlockBeforeAlert: live, the block is asked for before the alert is put
+// together, and whoever makes it is woken by the Waker that was given.
+func TestBlockBeforeAlert(t *testing.T) {
+	rs, _ := mustLoad(t, "- {name: r, type: TCP, expression: SYN, actions: [{type: iptables_block}]}")
+	waker := &ringing{channel: make(channel, 1)}
+	e := New(rs, Config{Waker: waker})
+	asked := make(asking)
+	e.setBlocker(asked)
+	w := e.NewWorker()
+	w.SetFull(func() *record.Set {
+		select {
+		case <-asked:
+		case <-time.After(30 * time.Second):
+			t.Error("the block waits for the alert")
+		}
+		return nil
+	})
+	w.Evaluate(syn(1, "203.0.113.9", 0))
+	if waker.woken.Load() == 0 {
+		t.Error("the Waker was not used")
+	}
+	if err := e.Close(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -13,8 +13,32 @@ type queue[T any] struct {
 	pending map[jobKey]struct{}
 	closed  bool
 	busy    bool // the consumer holds an item
-	wake    chan struct{}
+	waker   Waker
 }
+
+// Waker lets the goroutine that runs the actions sleep while there are none.
+type Waker interface {
+	// Wake ends a Wait, the next one if none is under way. Any goroutine may
+	// call it, and it does not wait.
+	Wake()
+	// Wait returns when Wake was called since it returned last. One goroutine
+	// calls it.
+	Wait()
+}
+
+// channel is the Waker of who has no better one.
+type channel chan struct{}
+
+// Wake implements Waker.
+func (c channel) Wake() {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Wait implements Waker.
+func (c channel) Wait() { <-c }
 
 // verdict is what became of a put.
 type verdict uint8
@@ -25,8 +49,11 @@ const (
 	refused
 )
 
-func newQueue[T any](size int) *queue[T] {
-	return &queue[T]{items: make([]T, size), pending: make(map[jobKey]struct{}), wake: make(chan struct{}, 1)}
+func newQueue[T any](size int, w Waker) *queue[T] {
+	if w == nil {
+		w = make(channel, 1)
+	}
+	return &queue[T]{items: make([]T, size), pending: make(map[jobKey]struct{}), waker: w}
 }
 
 // put appends an item. Where key is not zero and an item with the same key
@@ -47,10 +74,7 @@ func (q *queue[T]) put(item T, key jobKey) verdict {
 	if key != (jobKey{}) {
 		q.pending[key] = struct{}{}
 	}
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
+	q.waker.Wake()
 	return queued
 }
 
@@ -87,7 +111,7 @@ func (q *queue[T]) drain(consume func(T)) {
 		case !more:
 			return
 		default:
-			<-q.wake
+			q.waker.Wait()
 		}
 	}
 }
@@ -97,10 +121,7 @@ func (q *queue[T]) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
+	q.waker.Wake()
 }
 
 // abandon throws away what waits and returns how much that was, the item in

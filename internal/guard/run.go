@@ -59,6 +59,7 @@ type runner struct {
 	killer   *connKiller // nil without kill_connections
 	dropped  dropCounts
 	hangups  chan os.Signal
+	waker    *waker // of the engine; nil where it has none
 	// reloading orders reloads: rules and the kernel's filter change together.
 	reloading sync.Mutex
 	end       context.CancelFunc // ends the run in order
@@ -107,13 +108,7 @@ func Run(ctx context.Context, cfg Config, env Environment) (err error) {
 		r.killer.close()
 		return err
 	}
-	r.engine = engine.New(rs, engine.Config{
-		Alerts: r.events, OnAction: r.acted, OnLog: r.events.log, Logger: r.log,
-		DefaultDuration: r.manager.DefaultDuration(), Lossless: replay, Forgeable: !replay,
-		IPv6Prefix: r.cfg.IPv6Prefix, Backend: r.manager.Backend(),
-		Timing: replay, Evaluation: env.Evaluation,
-	})
-	r.engine.SetFirewallManager(r.manager)
+	r.openEngine(rs, replay)
 	r.shared = newShared(r.engine)
 	r.shared.decap = replay || cfg.Decap
 	r.shared.between = !replay && !cfg.Decap && !cfg.Promiscuous
@@ -125,6 +120,20 @@ func Run(ctx context.Context, cfg Config, env Environment) (err error) {
 		err = r.guard(ctx, rs)
 	}
 	return errors.Join(err, r.shutdown(replay))
+}
+
+// openEngine starts the engine on the rules, connected to the firewall.
+func (r *runner) openEngine(rs *engine.RuleSet, replay bool) {
+	if !replay {
+		r.waker = newWaker()
+	}
+	r.engine = engine.New(rs, engine.Config{
+		Alerts: r.events, OnAction: r.acted, OnLog: r.events.log, Logger: r.log,
+		DefaultDuration: r.manager.DefaultDuration(), Lossless: replay, Forgeable: !replay,
+		IPv6Prefix: r.cfg.IPv6Prefix, Backend: r.manager.Backend(),
+		Timing: replay, Evaluation: r.env.Evaluation, Waker: r.waker.engineWaker(),
+	})
+	r.engine.SetFirewallManager(r.manager)
 }
 
 // guard opens the control socket and captures until ctx ends.
@@ -288,7 +297,11 @@ func (r *runner) shutdown(replay bool) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
 	defer cancel()
-	err := errors.Join(r.engine.Close(ctx), r.closeEvidence(ctx))
+	err := r.engine.Close(ctx)
+	if err == nil {
+		r.waker.close()
+	}
+	err = errors.Join(err, r.closeEvidence(ctx))
 	body := r.stats()
 	kept := len(r.manager.GetActiveBlocks())
 	closing := r.manager.Close()
