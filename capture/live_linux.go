@@ -30,6 +30,7 @@ type live struct {
 	follow follower
 	fds    [3]unix.PollFd // of the ring, the eventfd and the hints
 	onWait func()
+	busy   bool // packets came since it waited last
 
 	use    atomic.Int32 // idle, inUse or ended
 	closed atomic.Bool

@@ -40,6 +40,9 @@ func (r *runner) live(ctx context.Context) error {
 	}
 	r.filterSources()
 	r.startWorkers()
+	// A worker keeps its share of the scheduler while it waits briefly for
+	// packets; what else there is to do must not wait for it.
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + len(r.sources))
 	var drains sync.WaitGroup
 	for i, s := range r.sources {
 		w := r.workers[i]
@@ -91,6 +94,7 @@ const publishEvery = 256
 func (w *worker) drain(s capture.Source) error {
 	runtime.LockOSThread() // the kernel wakes the thread that reads the ring
 	defer runtime.UnlockOSThread()
+	soon(0)
 	if l, ok := s.(capture.LiveSource); ok {
 		l.OnWait(w.publish)
 	}
