@@ -1,35 +1,31 @@
 package engine
 
-import (
-	"encoding/binary"
-	"math/bits"
-)
+import "encoding/binary"
 
 const pairsPerChunk = chunkStamps / 2
 
 // distinct counts one match with a value (a keyed hash of it) and returns how
 // many different values there are that were last seen within the window. At n
-// the counter starts again from zero. A slot's values stand in no order: the
+// the counter starts again from zero. A counter's values stand in no order: the
 // first in the slot itself, the others in chunks, each with the time it was
 // last seen. The work is linear in n.
 func (t *tracker) distinct(k trackerKey, value uint64, now, window int64, n int) int {
 	sh := t.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	s := t.find(sh, k, now)
-	count := t.see(sh, s, value, now, window, n)
+	c := t.find(sh, k, now, window)
+	count := t.see(sh, c, value, now, window, n)
 	if count >= n {
-		t.empty(s)
+		t.empty(c)
 	}
 	return count
 }
 
-// see notes that a value was seen and returns how many the slot's counter has
+// see notes that a value was seen and returns how many the counter has
 // within the window, at most n. Of more than n those that were seen last stay.
-func (t *tracker) see(sh *shard, s *slot, value uint64, now, window int64, n int) int {
+func (t *tracker) see(sh *shard, s counter, value uint64, now, window int64, n int) int {
 	now = max(now, s.newest)
-	s.pairs = true
-	s.newest, s.expires = now, later(now, window)
+	s.pairs, s.newest = true, now
 	cutoff := now - window
 	l := t.look(s, int64(value), cutoff)
 	_, seen := t.pair(s, l.found)
@@ -58,11 +54,11 @@ func (t *tracker) see(sh *shard, s *slot, value uint64, now, window int64, n int
 	return min(l.alive, n)
 }
 
-// spot is where a pair of a slot stands: in a chunk, or (0) in the slot.
+// spot is where a pair of a counter stands: in a chunk, or (0) in the slot.
 type spot struct{ chunk, at uint32 }
 
 // pair returns a value and the time it was last seen.
-func (t *tracker) pair(s *slot, at spot) (value, seen *int64) {
+func (t *tracker) pair(s counter, at spot) (value, seen *int64) {
 	if at.chunk == 0 {
 		return &s.inline[0], &s.inline[1]
 	}
@@ -70,7 +66,7 @@ func (t *tracker) pair(s *slot, at spot) (value, seen *int64) {
 	return &words[2*at.at], &words[2*at.at+1]
 }
 
-// looked is what a walk over a slot's values tells: whether the value is among
+// looked is what a walk over a counter's values tells: whether the value is among
 // them and where, which was seen least lately and when, and how many were
 // seen since the cutoff.
 type looked struct {
@@ -80,7 +76,7 @@ type looked struct {
 	alive         int
 }
 
-func (t *tracker) look(s *slot, value, cutoff int64) looked {
+func (t *tracker) look(s counter, value, cutoff int64) looked {
 	l := looked{least: 1<<63 - 1}
 	if s.count == 0 {
 		return l
@@ -167,34 +163,25 @@ func (t *tracker) hitDistinct(k trackerKey, value uint64, now, window int64, n, 
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	p, other := t.sample(value, m), k.values()
-	values, samples := t.find(sh, other, now), 0
+	values, samples := t.find(sh, other, now, window), 0
 	if p.in {
 		samples = t.see(sh, values, value, now, window, p.needed)
 	} else {
 		l := t.look(values, 0, max(now, values.newest)-window)
 		samples = l.alive
 	}
-	matches := t.find(sh, k, now) // values may be gone now
+	matches := t.find(sh, k, now, window) // values may be gone now
 	if t.last(sh, matches, now, window, n) < n || samples < p.needed {
 		return p.count(samples, m), false
 	}
 	t.empty(matches)
-	t.empty(t.find(sh, other, now))
+	t.empty(t.find(sh, other, now, window))
 	return m, true
 }
 
-// values names the counter of different values that goes with one of matches,
-// in the same shard.
-func (k trackerKey) values() trackerKey {
-	v := trackerKey{k[0]&^(1<<32-1) | k[1]&(1<<32-1), bits.RotateLeft64(k[1], 32) ^ k[0]}
-	v[0] = max(v[0], 1)
-	return v
-}
-
 // last is hit without a start from zero: the n latest matches stay.
-func (t *tracker) last(sh *shard, s *slot, now, window int64, n int) int {
+func (t *tracker) last(sh *shard, s counter, now, window int64, n int) int {
 	now = max(now, s.newest)
-	s.newest, s.expires = now, later(now, window)
 	t.expire(s, now, window)
 	if int(s.count) >= n {
 		t.drop(s)
@@ -203,16 +190,16 @@ func (t *tracker) last(sh *shard, s *slot, now, window int64, n int) int {
 	return int(s.count)
 }
 
-// cursor walks a slot's pairs.
+// cursor walks a counter's pairs.
 type cursor struct {
-	slot *slot
+	counter
 	spot
 }
 
 func (c *cursor) next(t *tracker) {
 	switch {
 	case c.chunk == 0:
-		c.spot = spot{c.slot.first, 0}
+		c.spot = spot{c.first, 0}
 	case c.at+1 == pairsPerChunk:
 		c.spot = spot{t.pool.chunks[c.chunk].next, 0}
 	default:
@@ -221,8 +208,8 @@ func (c *cursor) next(t *tracker) {
 }
 
 // compact removes the values that were last seen before the cutoff.
-func (t *tracker) compact(s *slot, cutoff int64) {
-	from, to := cursor{slot: s}, cursor{slot: s}
+func (t *tracker) compact(s counter, cutoff int64) {
+	from, to := cursor{counter: s}, cursor{counter: s}
 	kept, lastChunk := uint32(0), uint32(0)
 	for range s.count {
 		if v, seen := t.pair(s, from.spot); *seen >= cutoff {
@@ -239,7 +226,7 @@ func (t *tracker) compact(s *slot, cutoff int64) {
 }
 
 // cutAfter gives back the chunks behind c; 0 = all of them.
-func (t *tracker) cutAfter(s *slot, c uint32) {
+func (t *tracker) cutAfter(s counter, c uint32) {
 	rest := s.first
 	if c != 0 {
 		rest = t.pool.chunks[c].next
@@ -257,7 +244,7 @@ func (t *tracker) cutAfter(s *slot, c uint32) {
 }
 
 // addValue appends a value; without room in the pool it is lost, and counted.
-func (t *tracker) addValue(sh *shard, s *slot, value, now int64) bool {
+func (t *tracker) addValue(sh *shard, s counter, value, now int64) bool {
 	if s.count == 0 {
 		s.inline[0], s.inline[1] = value, now
 		s.count = 1
@@ -265,7 +252,7 @@ func (t *tracker) addValue(sh *shard, s *slot, value, now int64) bool {
 	}
 	pair := (int(s.count) - 1) % pairsPerChunk
 	if pair == 0 {
-		c := t.chunk(sh, s)
+		c := t.chunk(sh, s, now)
 		if c == 0 {
 			sh.lost++
 			return false

@@ -54,7 +54,7 @@ type Config struct {
 	// nil = a channel. Not used after Close has returned nil.
 	Waker Waker
 	// TrackerEntries is how many counters of (rule, address) are kept.
-	// Zero = 262,144, 19 MB. TrackerStamps is how many time stamps they share
+	// Zero = 262,144, 17 MB. TrackerStamps is how many time stamps they share
 	// beyond the three that each counter holds itself; it is raised to 16 a
 	// counter. Zero = 1,048,576, at most 35 MB with that, touched as needed.
 	TrackerEntries, TrackerStamps int

@@ -3,7 +3,6 @@ package engine
 import (
 	"encoding/binary"
 	"fmt"
-	"hash/maphash"
 	"reflect"
 	"slices"
 	"time"
@@ -95,10 +94,7 @@ func (w *Worker) groupKey(rule uint32, group []reader) trackerKey {
 		b = read(&w.env, b)
 	}
 	w.group = b
-	t := w.engine.tracker
-	k := trackerKey{maphash.Bytes(t.seeds[0], b), maphash.Bytes(t.seeds[1], b)}
-	k[0] = max(k[0], 1)
-	return k
+	return keyOf(rule, w.engine.tracker.hashBytes(b))
 }
 
 // open notes what the match opens. It takes effect once the packet is through:
@@ -123,21 +119,19 @@ func (t *tracker) mark(k trackerKey, now, within int64) {
 	sh := t.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	s := t.find(sh, k, now)
-	now = max(now, s.newest)
-	s.count, s.newest, s.expires = 1, now, later(now, within)
-	s.inline[0] = now
+	c := t.find(sh, k, now, within)
+	c.count, c.newest = 1, max(now, c.newest)
 }
 
 // marked reports whether the way is open at now.
-func (t *tracker) marked(k trackerKey, now int64) bool {
+func (t *tracker) marked(k trackerKey, now, within int64) bool {
 	sh := t.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	b := &sh.buckets[k[0]&(t.perShard-1)]
-	for i, tag := range b.tags {
-		if s := &b.slots[i]; tag == k[0] && s.check == k[1] {
-			return max(now, s.newest) <= s.expires
+	b := &sh.buckets[k.place&(t.perShard-1)]
+	for i := range b.heads {
+		if e := &b.heads[i]; e.tag == k.tag {
+			return max(now, e.newest) <= later(e.newest, within)
 		}
 	}
 	return false

@@ -5,14 +5,14 @@ import "sync"
 const chunkStamps = 15
 
 // chunk holds 15 time stamps, or seven pairs of a value and its time stamp,
-// of one slot: 128 bytes.
+// of one counter: 128 bytes.
 type chunk struct {
 	words [chunkStamps]int64
 	next  uint32
 }
 
-// stampPool is the memory that all slots share for what they cannot hold
-// themselves. Chunks are named by index; 0 is none.
+// stampPool is the memory that all counters share for what they cannot
+// hold themselves. Chunks are named by index; 0 is none.
 type stampPool struct {
 	// mu guards the free list and is taken while a shard is locked.
 	mu     sync.Mutex
@@ -23,135 +23,154 @@ type stampPool struct {
 
 func (p *stampPool) get() uint32 {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if c := p.free; c != 0 {
+	c := p.free
+	switch {
+	case c != 0:
 		p.free = p.chunks[c].next
 		p.chunks[c].next = 0
-		return c
-	}
-	if int(p.fresh)+1 < len(p.chunks) {
+	case int(p.fresh)+1 < len(p.chunks):
 		p.fresh++
-		return p.fresh
+		c = p.fresh
 	}
-	return 0
+	p.mu.Unlock()
+	return c
 }
 
 // put gives back the list of chunks from first to last.
 func (p *stampPool) put(first, last uint32) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.chunks[last].next = p.free
 	p.free = first
+	p.mu.Unlock()
 }
 
-// oldest returns the slot's oldest stamp; it must have one.
-func (t *tracker) oldest(s *slot) int64 {
-	if s.first == 0 {
-		return s.inline[0]
+// oldest returns the oldest stamp before the newest; there must be one.
+func (t *tracker) oldest(c counter) int64 {
+	if c.first == 0 {
+		return c.inline[0]
 	}
-	return t.pool.chunks[s.first].words[s.offset]
+	return t.pool.chunks[c.first].words[c.offset]
 }
 
-// drop removes the oldest stamp.
-func (t *tracker) drop(s *slot) {
-	s.count--
-	if s.first == 0 {
-		copy(s.inline[:], s.inline[1:])
+// drop removes the oldest stamp before the newest.
+func (t *tracker) drop(c counter) {
+	c.count--
+	if c.first == 0 {
+		copy(c.inline[:], c.inline[1:])
 		return
 	}
-	if s.offset++; s.offset == chunkStamps || s.count == 0 {
-		c := s.first
-		s.first, s.offset = t.pool.chunks[c].next, 0
-		if s.count == 0 {
-			s.first, s.last = 0, 0
+	if c.offset++; c.offset == chunkStamps || c.count == 1 {
+		over := c.first
+		c.first, c.offset = t.pool.chunks[over].next, 0
+		if c.count == 1 {
+			c.first, c.last = 0, 0
 		}
-		t.pool.put(c, c)
+		t.pool.put(over, over)
 	}
 }
 
 // expire removes the stamps that are too old at now.
-func (t *tracker) expire(s *slot, now, window int64) {
-	for s.count > 0 && now-t.oldest(s) > window {
-		t.drop(s)
-	}
-}
-
-// empty removes everything that the slot counted.
-func (t *tracker) empty(s *slot) {
-	if s.first != 0 {
-		t.pool.put(s.first, s.last)
-	}
-	s.count, s.first, s.last, s.offset = 0, 0, 0, 0
-}
-
-// push appends a stamp. Where the pool has no room and nothing weaker holds
-// any, the slot gives up its own oldest stamps, which is counted.
-func (t *tracker) push(sh *shard, s *slot, now int64) {
-	if s.first == 0 && s.count < inlineStamps {
-		s.inline[s.count] = now
-		s.count++
+func (t *tracker) expire(c counter, now, window int64) {
+	if c.count > 0 && now-c.newest > window {
+		t.empty(c)
 		return
 	}
-	fill := s.end()
-	if s.first == 0 || fill == 0 {
-		c := t.chunk(sh, s)
-		if c == 0 {
+	for c.count > 1 && now-t.oldest(c) > window {
+		t.drop(c)
+	}
+}
+
+// empty removes everything that the counter counted.
+func (t *tracker) empty(c counter) {
+	if c.count > 1 && c.first != 0 {
+		t.pool.put(c.first, c.last)
+		c.first, c.last, c.offset = 0, 0, 0
+	}
+	c.count = 0
+}
+
+// push adds a stamp, which becomes the newest. Where the pool has no room and
+// nothing weaker holds any, the counter gives up its own oldest stamps, which is
+// counted.
+func (t *tracker) push(sh *shard, c counter, now int64) {
+	if c.count > 0 {
+		t.keep(sh, c, now)
+	}
+	c.count++
+	c.newest = now
+}
+
+// keep puts the newest stamp, which is no longer going to be it, behind the
+// others.
+func (t *tracker) keep(sh *shard, c counter, now int64) {
+	if c.count == 1 {
+		c.offset, c.pairs = 0, false
+	}
+	before := c.count - 1
+	if c.first == 0 && before < inlineStamps {
+		c.inline[before] = c.newest
+		return
+	}
+	fill := c.end()
+	if c.first == 0 || fill == 0 {
+		chunk := t.chunk(sh, c, now)
+		if chunk == 0 {
 			sh.lost++
-			t.drop(s)
-			t.push(sh, s, now)
+			t.drop(c)
+			t.keep(sh, c, now)
 			return
 		}
-		t.attach(s, c)
-		fill = s.end()
+		t.attach(c, chunk)
+		fill = c.end()
 	}
-	t.pool.chunks[s.last].words[fill] = now
-	s.count++
+	t.pool.chunks[c.last].words[fill] = c.newest
 }
 
 // end is where the next stamp goes in the last chunk; 0 = it is full.
-func (s *slot) end() uint32 { return (uint32(s.offset) + s.count) % chunkStamps }
+func (c counter) end() uint32 { return (uint32(c.offset) + c.count - 1) % chunkStamps }
 
-// attach puts a chunk at the end of the slot's list; the first one takes over
+// attach puts a chunk at the end of the counter's list; the first one takes over
 // the inline stamps.
-func (t *tracker) attach(s *slot, c uint32) {
-	if s.first != 0 {
-		t.pool.chunks[s.last].next = c
-		s.last = c
+func (t *tracker) attach(c counter, chunk uint32) {
+	if c.first != 0 {
+		t.pool.chunks[c.last].next = chunk
+		c.last = chunk
 		return
 	}
-	copy(t.pool.chunks[c].words[:], s.inline[:s.count])
-	s.first, s.last, s.offset = c, c, 0
+	copy(t.pool.chunks[chunk].words[:], c.inline[:c.count-1])
+	c.first, c.last, c.offset = chunk, chunk, 0
 }
 
-// chunk takes one from the pool, or from another slot of the shard: from the
-// weakest that is no stronger than s, which loses everything, else from the
-// strongest, which loses its oldest. It returns 0 where no other slot holds
+// chunk takes one from the pool, or from another counter of the shard: from the
+// weakest that is no stronger than c, which loses everything, else from the
+// strongest, which loses its oldest. It returns 0 where no other counter holds
 // any.
-func (t *tracker) chunk(sh *shard, s *slot) uint32 {
-	if c := t.pool.get(); c != 0 {
-		return c
+func (t *tracker) chunk(sh *shard, c counter, now int64) uint32 {
+	if chunk := t.pool.get(); chunk != 0 {
+		return chunk
 	}
 	slots := len(sh.buckets) * bucketSlots
-	var weakest, strongest *slot
+	var weakest, strongest counter
 	for range min(reclaimScan, slots) {
 		sh.hand = (sh.hand + 1) % slots
-		v := &sh.buckets[sh.hand/bucketSlots].slots[sh.hand%bucketSlots]
-		if v == s || v.first == 0 {
+		b, i := &sh.buckets[sh.hand/bucketSlots], sh.hand%bucketSlots
+		v := counter{&b.heads[i], &b.slots[i]}
+		if v == c || v.first == 0 {
 			continue
 		}
-		if weakest == nil || weaker(v, weakest, s.newest) {
+		if weakest.head == nil || weaker(v.head, weakest.head, now) {
 			weakest = v
 		}
-		if strongest == nil || weaker(strongest, v, s.newest) {
+		if strongest.head == nil || weaker(strongest.head, v.head, now) {
 			strongest = v
 		}
 	}
 	switch {
-	case weakest == nil:
+	case weakest.head == nil:
 		return 0
-	case weakest.expires < s.newest:
+	case weakest.over(now):
 		t.empty(weakest)
-	case weakest.count <= s.count:
+	case weakest.count <= c.count:
 		sh.evictions++
 		t.empty(weakest)
 	default:
@@ -160,21 +179,21 @@ func (t *tracker) chunk(sh *shard, s *slot) uint32 {
 	return t.pool.get()
 }
 
-// shave takes the first chunk from a slot that has one and returns how many
+// shave takes the first chunk from a counter that has one and returns how many
 // stamps or values went with it.
-func (t *tracker) shave(s *slot) uint32 {
-	before, c := s.count, s.first
-	if !s.pairs {
-		for s.first == c {
-			t.drop(s)
+func (t *tracker) shave(c counter) uint32 {
+	before, chunk := c.count, c.first
+	if !c.pairs {
+		for c.first == chunk {
+			t.drop(c)
 		}
-		return before - s.count
+		return before - c.count
 	}
-	if s.first == s.last {
-		s.count, s.first, s.last = 1, 0, 0
+	if c.first == c.last {
+		c.count, c.first, c.last = 1, 0, 0
 	} else {
-		s.count, s.first = s.count-pairsPerChunk, t.pool.chunks[c].next
+		c.count, c.first = c.count-pairsPerChunk, t.pool.chunks[chunk].next
 	}
-	t.pool.put(c, c)
-	return before - s.count
+	t.pool.put(chunk, chunk)
+	return before - c.count
 }

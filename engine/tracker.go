@@ -1,9 +1,7 @@
 package engine
 
 import (
-	"encoding/binary"
 	"hash/maphash"
-	"net/netip"
 	"sync"
 )
 
@@ -19,26 +17,26 @@ const (
 )
 
 // tracker counts matches in exact sliding windows, in fixed memory: a table
-// of 64-byte slots in buckets of eight, found by a keyed 128-bit hash that an
-// attacker cannot aim at, and a shared pool of chunks for the time stamps
-// that a slot cannot hold. A full bucket gives up the counter with the lowest
-// count: a flood of forged sources, one match each, displaces itself and not
-// the attacker who is about to reach the threshold. What is given up is
-// counted.
+// of counters in buckets of eight, found by a keyed hash that an attacker
+// cannot aim at, and a shared pool of chunks for the time stamps that a counter
+// cannot hold. A full bucket gives up the counter with the lowest count: a flood
+// of forged sources, one match each, displaces itself and not the attacker who
+// is about to reach the threshold. What is given up is counted.
+//
+// What a look at the table costs is the cache lines that nobody has touched for
+// a while. So a counter stands in two parts, and that of a first match is
+// counted without the second; and two rules that count the same address find
+// their counters in one bucket.
 //
 // All methods are safe for concurrent use; each locks one of up to 64 shards
 // for one update.
 type tracker struct {
-	seeds  [2]maphash.Seed
+	seed   maphash.Seed
 	shards []shard
 	// perShard buckets belong to each shard; both numbers are powers of two.
 	perShard uint64
 	pool     stampPool
 }
-
-// trackerKey is a counter's name: 128 bits of keyed hash. Two names collide
-// once in 2^64 pairs or so, for reasons nobody can foresee.
-type trackerKey [2]uint64
 
 // purpose separates the counters of one rule.
 type purpose byte
@@ -61,24 +59,37 @@ type shard struct {
 	_         [64]byte // keep neighbours off this cache line
 }
 
-// bucket keeps the tags apart, so that a look-up reads one cache line before
-// it touches a slot. Tag 0 is a free slot.
+// bucket keeps the heads apart from the slots: three cache lines tell
+// whether a counter is there, and which one is to make room. It is 512 bytes.
 type bucket struct {
-	tags  [bucketSlots]uint64
+	heads [bucketSlots]head
 	slots [bucketSlots]slot
 }
 
-// slot is one counter. Its stamps stand in order, oldest first: in inline, or,
-// once there are more than fit, all of them in chunks.
+// head is what a counter with one match consists of. Heads are taken into
+// use from the first on, and never become free again.
+type head struct {
+	tag    uint64 // names the counter; 0 = free
+	newest int64  // the last time stamp
+	count  uint32
+	life   lifespan // how long after newest something in it counts
+}
+
+// slot is what a counter has beside its head: the time stamps before the
+// newest, in order, oldest first: in inline, or, once there are more than fit,
+// all of them in chunks. With a count of 0 or 1 there are none, and first is 0.
 type slot struct {
-	check       uint64 // the second half of the key
-	expires     int64  // nothing in it counts after this packet time
-	newest      int64
-	count       uint32
 	first, last uint32 // chunks; 0 = none
 	offset      uint16 // of the oldest stamp in the first chunk
 	pairs       bool   // it holds values with their stamps (see distinct)
 	inline      [inlineStamps]int64
+}
+
+// counter is a head with its slot. The slot is to be touched only where the
+// count says that there is something in it.
+type counter struct {
+	*head
+	*slot
 }
 
 func newTracker(entries, stamps int) *tracker {
@@ -88,7 +99,7 @@ func newTracker(entries, stamps int) *tracker {
 	}
 	shards := min(buckets, maxShards)
 	t := &tracker{
-		seeds:    [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+		seed:     maphash.MakeSeed(),
 		shards:   make([]shard, shards),
 		perShard: buckets / shards,
 	}
@@ -102,62 +113,25 @@ func newTracker(entries, stamps int) *tracker {
 	return t
 }
 
-func noAddr() netip.Addr { return netip.Addr{} }
-
-// network masks an IPv6 address to its first bits; IPv4 stays whole.
-func network(a netip.Addr, bits int) netip.Addr {
-	if !a.Is6() || a.Is4In6() {
-		return a
-	}
-	p, err := a.WithZone("").Prefix(bits)
-	if err != nil {
-		return a
-	}
-	return p.Addr()
-}
-
-// key names the counter of a rule for up to two addresses.
-func (t *tracker) key(rule uint32, p purpose, a, b netip.Addr) trackerKey {
-	var buf [40]byte
-	binary.LittleEndian.PutUint32(buf[:], rule)
-	x, y := a.As16(), b.As16()
-	copy(buf[4:20], x[:])
-	copy(buf[20:36], y[:])
-	buf[36] = byte(p)
-	buf[37] = valid(a) | valid(b)<<1
-	k := trackerKey{maphash.Bytes(t.seeds[0], buf[:]), maphash.Bytes(t.seeds[1], buf[:])}
-	k[0] = max(k[0], 1) // 0 marks a free slot
-	return k
-}
-
-func valid(a netip.Addr) byte {
-	if a.IsValid() {
-		return 1
-	}
-	return 0
-}
-
-// hashBytes and hashText are the keyed hash of a value that distinct counts.
-func (t *tracker) hashBytes(b []byte) uint64 { return maphash.Bytes(t.seeds[0], b) }
-func (t *tracker) hashText(s string) uint64  { return maphash.String(t.seeds[0], s) }
-
 // hit counts one match at packet time now and returns how many there are now
 // with newest - oldest <= window. At n the counter starts again from zero.
 // Time that goes backwards counts as the newest time that the counter saw.
 func (t *tracker) hit(k trackerKey, now, window int64, n int) int {
 	sh := t.shard(k)
 	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	s := t.find(sh, k, now)
-	now = max(now, s.newest)
-	s.newest, s.expires = now, later(now, window)
-	t.expire(s, now, window)
-	if int(s.count)+1 >= n {
-		t.empty(s)
-		return n
+	c := t.find(sh, k, now, window)
+	now = max(now, c.newest)
+	t.expire(c, now, window)
+	count := int(c.count) + 1
+	if count < n {
+		t.push(sh, c, now)
+		count = int(c.count)
+	} else {
+		t.empty(c)
+		c.newest, count = now, n
 	}
-	t.push(sh, s, now)
-	return int(s.count)
+	sh.mu.Unlock()
+	return count
 }
 
 // merge reports whether an alert is to be emitted: none equal was within the
@@ -166,12 +140,11 @@ func (t *tracker) merge(k trackerKey, now, window int64) bool {
 	sh := t.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	s := t.find(sh, k, now)
-	if s.count > 0 && now < s.expires {
+	c := t.find(sh, k, now, window)
+	if c.count > 0 && now < later(c.newest, window) {
 		return false
 	}
-	s.count, s.newest, s.expires = 1, now, later(now, window)
-	s.inline[0] = now
+	c.count, c.newest = 1, now
 	return true
 }
 
@@ -184,41 +157,59 @@ func later(now, window int64) int64 {
 }
 
 func (t *tracker) shard(k trackerKey) *shard {
-	return &t.shards[k[0]>>32&uint64(len(t.shards)-1)]
+	return &t.shards[k.place>>32&uint64(len(t.shards)-1)]
 }
 
-// find returns the key's slot, taking one over where it is new: a free one,
+// find returns the key's counter, taking one over where it is new: a free one,
 // one whose time is over, else the one with the lowest count.
-func (t *tracker) find(sh *shard, k trackerKey, now int64) *slot {
-	b := &sh.buckets[k[0]&(t.perShard-1)]
-	free, victim := -1, 0
-	for i, tag := range b.tags {
-		s := &b.slots[i]
-		switch {
-		case tag == k[0] && s.check == k[1]:
-			return s
-		case tag == 0:
+func (t *tracker) find(sh *shard, k trackerKey, now, window int64) counter {
+	b := &sh.buckets[k.place&(t.perShard-1)]
+	at, free := -1, -1
+	for i := range b.heads {
+		// No way out of the loop before its end: whether to go on is not known
+		// before the cache line has come, and the next one would not be asked for.
+		tag := b.heads[i].tag
+		if tag == k.tag {
+			at = i
+		}
+		if tag == 0 {
 			free = i
-		case weaker(s, &b.slots[victim], now):
+		}
+	}
+	if at >= 0 {
+		return counter{&b.heads[at], &b.slots[at]}
+	}
+	if at = free; at >= 0 {
+		sh.used++
+	} else {
+		at = t.vacate(sh, b, now)
+	}
+	b.heads[at] = head{tag: k.tag, newest: now, life: lifespanOf(window)}
+	return counter{&b.heads[at], &b.slots[at]}
+}
+
+// vacate empties the weakest counter of a full bucket and returns its place.
+func (t *tracker) vacate(sh *shard, b *bucket, now int64) int {
+	victim := 0
+	for i := 1; i < bucketSlots; i++ {
+		if weaker(&b.heads[i], &b.heads[victim], now) {
 			victim = i
 		}
 	}
-	if free >= 0 {
-		sh.used++
-		victim = free
-	} else if s := &b.slots[victim]; s.expires >= now && s.count > 0 {
+	e := &b.heads[victim]
+	if e.count > 0 && !e.over(now) {
 		sh.evictions++
 	}
-	s := &b.slots[victim]
-	t.empty(s)
-	b.tags[victim] = k[0]
-	*s = slot{check: k[1], newest: now, expires: now}
-	return s
+	t.empty(counter{e, &b.slots[victim]})
+	return victim
 }
 
+// over reports whether nothing in the counter counts any more.
+func (h *head) over(now int64) bool { return later(h.newest, h.life.length()) < now }
+
 // weaker reports whether a is to be given up before b.
-func weaker(a, b *slot, now int64) bool {
-	if over := a.expires < now; over != (b.expires < now) {
+func weaker(a, b *head, now int64) bool {
+	if over := a.over(now); over != b.over(now) {
 		return over
 	}
 	if a.count != b.count {

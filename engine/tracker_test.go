@@ -159,6 +159,9 @@ func checkPool(t *testing.T, tr *tracker) {
 		for j := range tr.shards[i].buckets {
 			for k := range tr.shards[i].buckets[j].slots {
 				s := &tr.shards[i].buckets[j].slots[k]
+				if n := tr.shards[i].buckets[j].heads[k].count; n < 2 && s.first != 0 {
+					t.Errorf("slot %d/%d/%d: %d matches, and a chunk", i, j, k, n)
+				}
 				for c := s.first; c != 0; c = tr.pool.chunks[c].next {
 					if !claim(c, fmt.Sprintf("slot %d/%d/%d", i, j, k)) {
 						return
@@ -219,6 +222,57 @@ func TestStampsAreBounded(t *testing.T) {
 		t.Errorf("%d evictions, %d lost stamps", evicted, lost)
 	}
 	checkPool(t, tr)
+}
+
+// TestWhoMakesRoom fills a bucket and asks for one more counter: first goes what
+// is over, then the lowest count, then what was seen least lately.
+func TestWhoMakesRoom(t *testing.T) {
+	const window = 1000
+	for _, tc := range []struct {
+		name  string
+		count [bucketSlots]int   // matches of each counter
+		seen  [bucketSlots]int64 // time of them
+		want  int
+	}{
+		{"over, though it has the most", [bucketSlots]int{2, 2, 1, 9, 2, 2, 2, 2}, [bucketSlots]int64{900, 900, 900, 199, 900, 900, 900, 900}, 3},
+		{"the lowest count, though it is the newest", [bucketSlots]int{2, 3, 2, 4, 2, 1, 2, 20}, [bucketSlots]int64{200, 201, 202, 200, 200, 900, 200, 200}, 5},
+		{"the oldest", [bucketSlots]int{1, 1, 1, 1, 1, 1, 1, 1}, [bucketSlots]int64{800, 700, 600, 500, 400, 300, 200, 250}, 6},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			tr := newTracker(bucketSlots, 1000)
+			host := func(i int) trackerKey { return tr.key(1, countMatches, hostAddr(i), noAddr()) }
+			for i := range tc.count {
+				for range tc.count[i] {
+					tr.hit(host(i), tc.seen[i], window, 100)
+				}
+			}
+			tr.hit(host(99), 1200, window, 100)
+			for i := range tc.count {
+				if i == tc.want {
+					continue
+				}
+				if got := tr.hit(host(i), tc.seen[i], window, 100); got != tc.count[i]+1 {
+					t.Errorf("counter %d went on to %d, want %d", i, got, tc.count[i]+1)
+				}
+			}
+			checkPool(t, tr)
+		})
+	}
+}
+
+// TestLifespan: in 32 bits a duration is never shorter, and hardly longer.
+func TestLifespan(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 5))
+	for i := range 100_000 {
+		ns := r.Int64() >> (i % 63)
+		got := lifespanOf(ns).length()
+		if got < ns && got >= 0 || got-ns > ns>>25 {
+			t.Fatalf("%d ns became %d", ns, got)
+		}
+		if ns < 1<<26 && got != ns {
+			t.Fatalf("%d ns became %d", ns, got)
+		}
+	}
 }
 
 // TestPoolExhaustion: with the pool used up by others, a source that goes on

@@ -21,6 +21,10 @@ type Worker struct {
 	// their keys.
 	opened []opened
 	group  []byte
+	// source is the keyed hash of the source address of the set under
+	// evaluation, as soon as a rule has asked for it.
+	source uint64
+	hashed bool
 	watch  stopwatch
 }
 
@@ -64,6 +68,7 @@ func (w *Worker) Evaluate(set *record.Set) {
 	if len(w.found.words) < a.words {
 		w.found.words = make([]uint64, a.words) // after a Reload
 	}
+	w.hashed = false
 	if w.engine.cfg.Timing {
 		w.watch.packet()
 	}
@@ -134,7 +139,7 @@ func (w *Worker) matched(ev *evaluator, set *record.Set) {
 		st.unconfirmed.Add(1)
 		return
 	}
-	if ev.follows != nil && !e.tracker.marked(w.groupKey(st.id, ev.follows), h.Time) {
+	if ev.follows != nil && !e.tracker.marked(w.groupKey(st.id, ev.follows), h.Time, int64(r.Sequence.Within)) {
 		st.unpreceded.Add(1)
 		return
 	}
@@ -148,16 +153,16 @@ func (w *Worker) matched(ev *evaluator, set *record.Set) {
 	switch {
 	case ev.distinct != nil && r.Threshold > 1:
 		var crossed bool
-		count, crossed = e.tracker.hitDistinct(e.trackKey(ev, h), ev.distinct(&w.env), h.Time, int64(r.Window), r.Threshold, r.DistinctThreshold)
+		count, crossed = e.tracker.hitDistinct(w.trackKey(ev, h), ev.distinct(&w.env), h.Time, int64(r.Window), r.Threshold, r.DistinctThreshold)
 		if needed = r.DistinctThreshold; !crossed {
 			needed = math.MaxInt
 		}
 	case ev.distinct != nil:
 		needed = r.DistinctThreshold
-		count = e.tracker.manyDistinct(e.trackKey(ev, h), ev.distinct(&w.env), h.Time, int64(r.Window), needed)
+		count = e.tracker.manyDistinct(w.trackKey(ev, h), ev.distinct(&w.env), h.Time, int64(r.Window), needed)
 	case r.Threshold > 1:
 		needed = r.Threshold
-		count = e.tracker.hit(e.trackKey(ev, h), h.Time, int64(r.Window), needed)
+		count = e.tracker.hit(w.trackKey(ev, h), h.Time, int64(r.Window), needed)
 	default:
 		alert = e.tracker.merge(e.tracker.key(st.id, mergeAlerts, h.Src, h.Dst), h.Time, int64(alertMerge))
 	}
@@ -171,7 +176,8 @@ func (w *Worker) matched(ev *evaluator, set *record.Set) {
 const alertMerge = 5 * time.Minute
 
 // trackKey names the counter that a record belongs to.
-func (e *Engine) trackKey(ev *evaluator, h *record.Header) trackerKey {
+func (w *Worker) trackKey(ev *evaluator, h *record.Header) trackerKey {
+	t := w.engine.tracker
 	src, dst := h.Src, h.Dst
 	switch ev.rule.TrackBy {
 	case TrackDestination:
@@ -182,16 +188,27 @@ func (e *Engine) trackKey(ev *evaluator, h *record.Header) trackerKey {
 	case TrackSource:
 		dst = noAddr()
 	}
-	bits := orElse(ev.rule.trackBits, e.cfg.IPv6Prefix)
-	if bits == 0 || bits == 128 {
-		return e.tracker.key(ev.state.id, countMatches, src, dst)
+	bits := orElse(ev.rule.trackBits, w.engine.cfg.IPv6Prefix)
+	if bits != 0 && bits != 128 && (src.Is6() || dst.Is6()) {
+		return w.engine.wideKey(ev.state.id, src, dst, bits)
 	}
+	if ev.rule.TrackBy != TrackSource {
+		return t.key(ev.state.id, countMatches, src, dst)
+	}
+	if !w.hashed {
+		w.source, w.hashed = t.hashAddrs(countMatches, src, dst), true
+	}
+	return keyOf(ev.state.id, w.source)
+}
+
+// wideKey is the key where IPv6 addresses count for the networks around them.
+func (e *Engine) wideKey(rule uint32, src, dst netip.Addr, bits int) trackerKey {
 	src, whole := e.widened(src, bits)
 	dst, whole2 := e.widened(dst, bits)
 	if whole || whole2 {
-		return e.tracker.key(ev.state.id, countHosts, src, dst)
+		return e.tracker.key(rule, countHosts, src, dst)
 	}
-	return e.tracker.key(ev.state.id, countMatches, src, dst)
+	return e.tracker.key(rule, countMatches, src, dst)
 }
 
 // widened is the network that an IPv6 address counts for, or the address itself,
