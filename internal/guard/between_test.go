@@ -50,7 +50,7 @@ func TestForgedBetween(t *testing.T) {
 			j := &journal{}
 			s := newShared(engine.New(rs, engine.Config{Alerts: j, Lossless: true, Forgeable: true}))
 			s.between = true
-			s.own.Store(&map[netip.Addr]struct{}{netip.MustParseAddr("192.0.2.254"): {}})
+			s.own.Store(newAddresses(map[netip.Addr]struct{}{netip.MustParseAddr("192.0.2.254"): {}}))
 			w := newWorker(s)
 			for i, p := range tt.packets {
 				p.Time = int64(i + 1)

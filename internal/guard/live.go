@@ -168,8 +168,7 @@ func (r *runner) allWorkers() []*worker {
 // followOwn tells the workers this host's addresses, until ctx ends.
 func (r *runner) followOwn(ctx context.Context) {
 	err := hostaddr.Follow(ctx, hostaddr.OwnOnly(), nil, func(entries []hostaddr.Entry) {
-		own := hostaddr.Own(entries)
-		r.shared.own.Store(&own)
+		r.shared.own.Store(newAddresses(hostaddr.Own(entries)))
 	})
 	if err != nil {
 		r.log.Warn("this host's addresses cannot be followed: packets it sends are not counted", "error", err)

@@ -26,16 +26,15 @@ func (w *worker) follow(p *capture.Packet, forwarded bool) {
 	if !w.streams.Takes(&w.set) {
 		return
 	}
-	if !p.Outgoing {
-		own := *w.shared.own.Load()
-		_, from := own[w.set.Src]
-		if _, to := own[w.set.Dst]; from && !to {
-			return
-		}
+	own := w.shared.own.Load()
+	from, to := own.has(w.set.Src), own.has(w.set.Dst)
+	if from && !to && !p.Outgoing {
+		return
 	}
 	w.set.Segment.Check = unproved(p.Sum, w.set.Segment.Inner)
-	if w.shared.between {
-		w.set.Segment.Gate = w.gate(p)
+	w.set.Segment.Gate = 0 // of this host's own packets: its kernel answers for one end
+	if w.shared.between && !from && !to {
+		w.set.Segment.Gate = uint32(p.Iface) + 1
 	}
 	w.current, w.inStream = p, true
 	w.streams.Segment(&w.set, forwarded)
@@ -46,19 +45,6 @@ func (w *worker) follow(p *capture.Packet, forwarded bool) {
 // at it: cards look at the outermost one, and not at those of fragments.
 func unproved(s capture.Sum, inner bool) bool {
 	return s == capture.SumUnchecked || inner && s == capture.SumRight
-}
-
-// gate is the interface of a packet between two others, plus one; 0 of one that
-// is this host's own, whose kernel answers for one end.
-func (w *worker) gate(p *capture.Packet) uint32 {
-	own := *w.shared.own.Load()
-	if _, from := own[w.set.Src]; from {
-		return 0
-	}
-	if _, to := own[w.set.Dst]; to {
-		return 0
-	}
-	return uint32(p.Iface) + 1
 }
 
 // Record takes a record that a stream completed: it is stream.Sink's.

@@ -103,7 +103,7 @@ func TestForgedStreams(t *testing.T) {
 			j := &journal{}
 			e := engine.New(rs, engine.Config{Alerts: j, Lossless: true, Forgeable: tt.forgeable})
 			s := newShared(e)
-			s.own.Store(&map[netip.Addr]struct{}{server.Addr(): {}})
+			s.own.Store(newAddresses(map[netip.Addr]struct{}{server.Addr(): {}}))
 			w := newWorker(s)
 			for i, p := range tt.packets {
 				w.packet(&capture.Packet{Data: p.data, Length: len(p.data), Link: 101, Time: int64(i + 1), Outgoing: p.outgoing}, 0)

@@ -1,7 +1,6 @@
 package guard
 
 import (
-	"net/netip"
 	"reflect"
 	"sync/atomic"
 
@@ -27,7 +26,7 @@ type shared struct {
 	want   atomic.Pointer[record.Want]
 	// own are this host's addresses: an outgoing copy of a packet counts only
 	// where this host itself sent it, not where it forwards.
-	own atomic.Pointer[map[netip.Addr]struct{}]
+	own atomic.Pointer[addresses]
 	// links says which copies of a packet another captured interface shows.
 	// It knows of none in a replay, where interfaces are numbers of the file's.
 	links atomic.Pointer[links.Table]
@@ -48,7 +47,7 @@ type shared struct {
 func newShared(e *engine.Engine) *shared {
 	s := &shared{engine: e}
 	s.refreshWant()
-	s.own.Store(&map[netip.Addr]struct{}{})
+	s.own.Store(&addresses{})
 	s.links.Store(&links.Table{})
 	return s
 }
@@ -184,7 +183,7 @@ func (w *worker) take(p *capture.Packet, number uint64) {
 	w.set.Time, w.set.Packet, w.set.Outgoing, w.set.Confirmed = p.Time, number, p.Outgoing, false
 	_ = w.dec.Decode(uint32(p.Link), p.Data, p.Length, &w.set) // counted by the decoder
 	if p.Outgoing {
-		if _, ours := (*w.shared.own.Load())[w.set.Src]; !ours {
+		if !w.shared.own.Load().has(w.set.Src) {
 			w.follow(p, true)
 			return
 		}
