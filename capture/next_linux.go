@@ -106,21 +106,36 @@ func (l *live) wait() error {
 // than to decode what comes, and keeps the runtime's monitor awake all the time.
 const briefly = 2 * time.Millisecond
 
-// poll waits until one of the descriptors is ready and returns how many are.
+// poll waits until one of the descriptors is ready, or until it is worth to
+// look at the ring, and returns how many are ready; 0 when nothing happened for
+// as long as the follower says.
 func (l *live) poll() (int, error) {
-	if l.busy {
-		l.busy = false
-		limit := unix.NsecToTimespec(int64(briefly))
-		n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&l.fds[0])), uintptr(len(l.fds)),
-			uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
-		if errno != 0 {
-			return 0, errno
+	if !l.busy {
+		return unix.Poll(l.fds[:], l.follow.timeout())
+	}
+	l.busy = false
+	if rest := l.ring.rest(); rest > 0 {
+		if _, err := pollHere(l.fds[1:], rest); err != nil {
+			return 0, err
 		}
-		if n > 0 {
-			return int(n), nil
-		}
+		return 1, nil
+	}
+	if n, err := pollHere(l.fds[:], briefly); n > 0 || err != nil {
+		return n, err
 	}
 	return unix.Poll(l.fds[:], l.follow.timeout())
+}
+
+// pollHere is poll without the scheduler's knowledge: nothing else runs in the
+// place of this goroutine meanwhile.
+func pollHere(fds []unix.PollFd, limit time.Duration) (int, error) {
+	until := unix.NsecToTimespec(int64(limit))
+	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)),
+		uintptr(unsafe.Pointer(&until)), 0, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
 }
 
 // waitLast waits for the block that was being filled when Finish was called.

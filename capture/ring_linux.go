@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -46,6 +47,9 @@ type ring struct {
 	block     []byte // the one being read; nil while waiting for it
 	left      uint32 // its packets that were not read yet
 	next      int    // where in it the next one is
+	// filled is how long the kernel took to fill the block that it handed over
+	// last; 0 where it was not full.
+	filled time.Duration
 }
 
 // openRing makes the socket and its ring. Nothing arrives before it is bound.
@@ -129,8 +133,14 @@ func (r *ring) header() *unix.TpacketHdrV1 {
 // acquire takes the next block if the kernel has handed it over.
 func (r *ring) acquire() bool {
 	h := r.header()
-	if atomic.LoadUint32(&h.Block_status)&unix.TP_STATUS_USER == 0 {
+	status := atomic.LoadUint32(&h.Block_status)
+	if status&unix.TP_STATUS_USER == 0 {
 		return false
+	}
+	r.filled = 0
+	if status&unix.TP_STATUS_BLK_TMO == 0 {
+		first, last := &h.Ts_first_pkt, &h.Ts_last_pkt // in nanoseconds, whatever the name of the field
+		r.filled = time.Duration(int64(last.Sec)-int64(first.Sec))*time.Second + time.Duration(last.Usec) - time.Duration(first.Usec)
 	}
 	at := r.current * r.blockSize
 	r.block = r.mem[at : at+r.blockSize : at+r.blockSize]
@@ -150,6 +160,17 @@ func (r *ring) release() {
 		r.current = 0
 	}
 	r.block = nil
+}
+
+// rest is how long to stay away from a ring that was read to its end: 0 while
+// the kernel wakes us every millisecond as it is. At higher rates it would do so
+// more often, for every block, and to wake up costs as much as a hundred
+// packets. An eighth of the ring may fill meanwhile.
+func (r *ring) rest() time.Duration {
+	if r.filled <= 0 || r.filled >= retireAfter*time.Millisecond/2 {
+		return 0
+	}
+	return min(retireAfter*time.Millisecond, r.filled*time.Duration(len(r.mem)/r.blockSize/8)) - r.filled
 }
 
 // filling reports whether the kernel holds packets in a block that it has not
