@@ -5,8 +5,9 @@
 // it keeps one: frames that are neither IPv4 nor IPv6 right behind the
 // Ethernet header (VLAN tags, MPLS, PPPoE, ARP), fragments, IPv6 extension
 // headers, transports other than TCP, UDP and ICMP, headers that are cut
-// short, interfaces that are not Ethernet-like. What rules read of HTTP, SSH,
-// DNS and the like may come at any port: then all of TCP and UDP is kept.
+// short, interfaces that are not Ethernet-like. What rules read of HTTP, SSH
+// and TLS may come at any port: then all of TCP is kept. DNS is looked for on
+// its port alone.
 package filter
 
 import (
@@ -79,7 +80,12 @@ func Compile(n Needs) *Program {
 		case record.TypeARP:
 			// Never hidden.
 		case record.TypeSSH, record.TypeHTTP, record.TypeTLSClientHello, record.TypeTLSServerHello, record.TypeSMTP,
-			record.TypeFTP, record.TypePOP3, record.TypeIMAP, record.TypeDNS, record.TypeDHCPv4, record.TypeNTP, record.TypeSIP:
+			record.TypeFTP, record.TypePOP3, record.TypeIMAP:
+			tcp.all = true
+		case record.TypeDNS:
+			tcp.add(ofDNS())
+			udp.add(ofDNS())
+		case record.TypeDHCPv4, record.TypeNTP, record.TypeSIP:
 			tcp.all, udp.all = true, true
 		default: // Ethernet, connections, and what is not known here
 			return nil
@@ -98,6 +104,15 @@ func Compile(n Needs) *Program {
 	}
 	p.lines = append(p.lines, tcp.String(), udp.String(), "ICMP: "+yes[icmp], "fragments, VLANs, tunnels, everything else: all")
 	return p
+}
+
+// ofDNS are the packets that may hold DNS, as package decode and package stream
+// look for it.
+func ofDNS() []record.Case {
+	port := func(field string) record.Case {
+		return record.Case{{Field: field, Op: record.OneOf, Values: []int64{53}}}
+	}
+	return []record.Case{port("SrcPort"), port("DstPort")}
 }
 
 // add asks for what one of the cases holds for.
