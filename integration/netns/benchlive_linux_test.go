@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,31 +16,46 @@ import (
 	"time"
 
 	"github.com/google/gopacket/pcapgo"
+	"golang.org/x/sys/unix"
+
 	"github.com/netcap-guard/netcap-guard/capture/yardstick"
 	"github.com/netcap-guard/netcap-guard/internal/netlab"
 	"github.com/netcap-guard/netcap-guard/internal/nstest"
 )
 
 const (
-	liveRounds = 3
+	liveRounds = 5
 	// liveTime is how long a round sends at the best rate.
 	liveTime = time.Second
+	// liveFrames is how many different ones: traffic that repeats itself opens
+	// every connection again and again, and forges the same sources.
+	liveFrames = 250_000
 )
 
 // receiver is one way to take packets off an interface.
 type receiver struct {
 	name string
-	// start takes packets of the namespace's eth0; what it returns ends that,
-	// after waiting for what is on its way.
-	start func(b *testing.B, w wire) (stop func(sent uint64) taken)
+	// start takes packets of the namespace's eth0.
+	start func(b *testing.B, w wire) running
 	seen  []taken
+}
+
+// running is a receiver at work.
+type running struct {
+	// cpu is the processor time that it has taken so far, once it has nothing
+	// to do any more.
+	cpu func() time.Duration
+	// stop ends it, after waiting for what is on its way, and returns what it
+	// took of all that was sent, cpu aside.
+	stop func(sent uint64) taken
 }
 
 // taken is what a receiver took in one round.
 type taken struct {
 	received, lost, sent uint64
-	cpu, sending         time.Duration
-	resident             int // KB, 0 = not measured
+	cpu                  time.Duration // a packet
+	rate                 float64       // of the sender, packets a second
+	resident             int           // KB, 0 = not measured
 }
 
 // BenchmarkLive prints what live capture costs, and what it loses, beside two
@@ -62,7 +76,7 @@ func BenchmarkLive(b *testing.B) {
 		{name: "pcapgo.EthernetHandle, nothing done", start: startedHandle},
 		{name: "tcpdump -w /dev/null", start: startedDump},
 	}
-	frames := mixedFrames(20000)
+	frames := mixedFrames(liveFrames)
 	w := newWire(b)
 	for b.Loop() {
 		for range liveRounds {
@@ -83,25 +97,43 @@ func BenchmarkLive(b *testing.B) {
 func mixedFrames(n int) [][]byte {
 	g := yardstick.New(1)
 	out := make([][]byte, n)
+	var mem []byte // of many frames: half a million objects would keep the collector busy
 	for i := range out {
 		data, _ := g.Next()
-		out[i] = slices.Clone(data)
+		if cap(mem)-len(mem) < len(data) {
+			mem = make([]byte, 0, 1<<20)
+		}
+		start := len(mem)
+		mem = append(mem, data...)
+		out[i] = mem[start:len(mem):len(mem)]
 	}
 	return out
 }
 
+// round sends twice as long as it measures: the first packets find tables that
+// have no memory yet, and a guard runs for longer than a second.
 func (r *receiver) round(b *testing.B, w wire, frames [][]byte) {
 	b.Helper()
 	s := w.sender(b)
-	stop := r.start(b, w)
-	sent, at := uint64(0), time.Now()
-	for time.Since(at) < liveTime {
-		must(b, s.Send(frames...))
-		sent += uint64(len(frames))
+	sent := uint64(0)
+	send := func() (uint64, float64) {
+		before, at := sent, time.Now()
+		for time.Since(at) < liveTime {
+			const some = 2500
+			next := frames[sent%uint64(len(frames)):][:some]
+			must(b, s.Send(next...))
+			sent += uint64(len(next))
+		}
+		return sent - before, float64(sent-before) / time.Since(at).Seconds()
 	}
-	sending := time.Since(at)
-	seen := stop(sent)
-	seen.sent, seen.sending = sent, sending
+	receiver := r.start(b, w)
+	send()
+	before := receiver.cpu()
+	measured, rate := send()
+	cpu := receiver.cpu() - before
+	seen := receiver.stop(sent)
+	seen.sent, seen.rate = sent, rate
+	seen.cpu = time.Duration(float64(cpu) / (float64(measured) * float64(seen.received) / float64(sent)))
 	r.seen = append(r.seen, seen)
 }
 
@@ -115,9 +147,9 @@ func (r *receiver) line() string {
 		return middle(all)
 	}
 	line := fmt.Sprintf("  %-36s sent %5.2f M/s   lost %5.1f %%   CPU %6.0f ns a packet", r.name,
-		of(func(s taken) float64 { return float64(s.sent) / s.sending.Seconds() / 1e6 }),
+		of(func(s taken) float64 { return s.rate / 1e6 }),
 		of(func(s taken) float64 { return 100 * (1 - float64(s.received)/float64(s.sent)) }),
-		of(func(s taken) float64 { return float64(s.cpu) / float64(max(s.received, 1)) }))
+		of(func(s taken) float64 { return float64(s.cpu) }))
 	if rss := of(func(s taken) float64 { return float64(s.resident) }); rss > 0 {
 		line += fmt.Sprintf("   RSS %3.0f MiB", rss/1024)
 	}
@@ -126,8 +158,8 @@ func (r *receiver) line() string {
 
 // startedGuard is a guard with the rules. What its filter hides is not lost:
 // received is then what was sent, less what the kernel says it dropped.
-func startedGuard(rules, workers string) func(*testing.B, wire) func(uint64) taken {
-	return func(b *testing.B, w wire) func(uint64) taken {
+func startedGuard(rules, workers string) func(*testing.B, wire) running {
+	return func(b *testing.B, w wire) running {
 		b.Helper()
 		config := filepath.Join(b.TempDir(), "config.yaml")
 		must(b, os.WriteFile(config, fmt.Appendf(nil, "control: %s\nwhitelist_dir: %s\n", filepath.Join(b.TempDir(), "s"), b.TempDir()), 0o644))
@@ -139,9 +171,7 @@ func startedGuard(rules, workers string) func(*testing.B, wire) func(uint64) tak
 		defer cancel()
 		_, err = p.Await(ctx, func(l netlab.Line) bool { return l.Stderr && strings.HasPrefix(l.Text, "guarding ") })
 		must(b, err)
-		before := cpuTime(b, p.PID())
-		return func(sent uint64) taken {
-			idle(b, p.PID())
+		stop := func(sent uint64) taken {
 			out, err := w.to.Exec(b.Context(), guardBinary(), "stats", "-o", "json", "--config", config)
 			must(b, err)
 			counted := regexp.MustCompile(`"capture":\{"received":(\d+),"dropped":(\d+)`).FindStringSubmatch(out)
@@ -150,15 +180,16 @@ func startedGuard(rules, workers string) func(*testing.B, wire) func(uint64) tak
 			}
 			lost, err := strconv.ParseUint(counted[2], 10, 64)
 			must(b, err)
-			t := taken{received: sent - min(lost, sent), lost: lost, cpu: cpuTime(b, p.PID()) - before, resident: residentOf(b, p.PID())}
+			t := taken{received: sent - min(lost, sent), lost: lost, resident: residentOf(b, p.PID())}
 			must(b, p.Stop(b.Context()))
 			return t
 		}
+		return running{cpu: func() time.Duration { return idle(b, p.PID()) }, stop: stop}
 	}
 }
 
 // startedDump is tcpdump, which throws away what it reads.
-func startedDump(b *testing.B, w wire) func(uint64) taken {
+func startedDump(b *testing.B, w wire) running {
 	b.Helper()
 	nstest.Tool(b, "tcpdump")
 	p, err := netlab.Start(w.to.Command(b.Context(), "tcpdump", "-i", "eth0", "-n", "-w", "/dev/null"))
@@ -168,10 +199,8 @@ func startedDump(b *testing.B, w wire) func(uint64) taken {
 	defer cancel()
 	_, err = p.Await(ctx, func(l netlab.Line) bool { return strings.Contains(l.Text, "listening on") })
 	must(b, err)
-	before := cpuTime(b, p.PID())
-	return func(uint64) taken {
-		idle(b, p.PID())
-		t := taken{cpu: cpuTime(b, p.PID()) - before}
+	stop := func(uint64) taken {
+		var t taken
 		_ = p.Stop(b.Context()) // some versions end with an error code
 		for _, l := range p.Lines() {
 			for text, into := range map[string]*uint64{" packets captured": &t.received, " packets dropped by kernel": &t.lost} {
@@ -183,10 +212,11 @@ func startedDump(b *testing.B, w wire) func(uint64) taken {
 		}
 		return t
 	}
+	return running{cpu: func() time.Duration { return idle(b, p.PID()) }, stop: stop}
 }
 
 // startedHandle reads with gopacket's own socket and does nothing else.
-func startedHandle(b *testing.B, w wire) func(uint64) taken {
+func startedHandle(b *testing.B, w wire) running {
 	b.Helper()
 	var h *pcapgo.EthernetHandle
 	must(b, w.to.Do(func() (err error) {
@@ -194,29 +224,34 @@ func startedHandle(b *testing.B, w wire) func(uint64) taken {
 		return err
 	}))
 	var got atomic.Uint64
-	var cpu time.Duration
+	thread := make(chan int, 1)
 	var reading sync.WaitGroup
 	reading.Go(func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		before := threadTime(b)
+		thread <- unix.Gettid()
 		for {
 			if _, _, err := h.ZeroCopyReadPacketData(); err != nil {
-				break
+				return
 			}
 			got.Add(1)
 		}
-		cpu = threadTime(b) - before
 	})
-	return func(uint64) taken {
-		for last := uint64(0); got.Load() != last; {
-			last = got.Load()
-			<-time.After(100 * time.Millisecond)
-		}
-		h.Close()
-		w.send(b, []byte(strings.Repeat("x", 60))) // its read sees only a packet that the socket is closed
-		reading.Wait()
-		return taken{received: got.Load(), cpu: cpu}
+	path := fmt.Sprintf("/proc/self/task/%d/schedstat", <-thread)
+	return running{
+		cpu: func() time.Duration {
+			for last := uint64(1); got.Load() != last; {
+				last = got.Load()
+				<-time.After(100 * time.Millisecond)
+			}
+			return ranFor(b, path)
+		},
+		stop: func(uint64) taken {
+			h.Close()
+			w.send(b, []byte(strings.Repeat("x", 60))) // its read sees only a packet that the socket is closed
+			reading.Wait()
+			return taken{received: got.Load()}
+		},
 	}
 }
 
@@ -227,26 +262,32 @@ func cpuTime(b *testing.B, pid int) time.Duration {
 	must(b, err)
 	var sum time.Duration
 	for _, path := range tasks {
-		text, err := os.ReadFile(path)
-		if errors.Is(err, os.ErrNotExist) {
-			continue // a thread ended
-		}
-		must(b, err)
-		ns, err := strconv.ParseInt(strings.Fields(string(text))[0], 10, 64)
-		must(b, err)
-		sum += time.Duration(ns)
+		sum += ranFor(b, path)
 	}
 	return sum
 }
 
-// idle waits until a process has nothing to do any more.
-func idle(b *testing.B, pid int) {
+// ranFor is what the thread with this schedstat has run; 0 when it has ended.
+func ranFor(b *testing.B, path string) time.Duration {
+	b.Helper()
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return 0
+	}
+	must(b, err)
+	ns, err := strconv.ParseInt(strings.Fields(string(text))[0], 10, 64)
+	must(b, err)
+	return time.Duration(ns)
+}
+
+// idle waits until a process has nothing to do any more and returns its cpuTime.
+func idle(b *testing.B, pid int) time.Duration {
 	b.Helper()
 	const rest, little = 200 * time.Millisecond, 10 * time.Millisecond
 	for last := time.Duration(-1); ; <-time.After(rest) {
 		now := cpuTime(b, pid)
 		if last >= 0 && now-last < little {
-			return
+			return now
 		}
 		last = now
 	}
