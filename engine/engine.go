@@ -141,9 +141,9 @@ func New(rs *RuleSet, cfg Config) *Engine {
 	e := &Engine{
 		cfg:     cfg,
 		tracker: newTracker(cfg.TrackerEntries, cfg.TrackerStamps),
-		alerts:  newQueue[*Alert](cfg.AlertQueue, nil),
-		actions: newQueue[job](cfg.ActionQueue, cfg.Waker),
-		logs:    newQueue[job](cfg.AlertQueue, nil),
+		alerts:  newQueue[*Alert](cfg.AlertQueue, nil, linger),
+		actions: newQueue[job](cfg.ActionQueue, cfg.Waker, 0),
+		logs:    newQueue[job](cfg.AlertQueue, nil, linger),
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	e.stop, e.ctx = stop, func() context.Context { return ctx }

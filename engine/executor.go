@@ -186,6 +186,18 @@ func (e *Engine) run(j job) {
 	if e.cfg.OnAction != nil {
 		e.cfg.OnAction(ev)
 	}
+	if !e.cfg.Lossless && ev.lasts() {
+		e.actions.answered(j.key())
+	}
+}
+
+// lasts reports whether asking again has little to change for a while.
+func (ev *ActionEvent) lasts() bool {
+	if ev.Err != nil {
+		return false
+	}
+	end := ev.Result.Block.ExpiresAt
+	return end.IsZero() || time.Until(end) >= repeatLife
 }
 
 func (e *Engine) count(err error) {

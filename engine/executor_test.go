@@ -2,10 +2,13 @@ package engine
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -257,25 +260,131 @@ func (r *ringing) Wake() { r.woken.Add(1); r.channel.Wake() }
 // TestBlockBeforeAlert: live, the block is asked for before the alert is put
 // together, and whoever makes it is woken by the Waker that was given.
 func TestBlockBeforeAlert(t *testing.T) {
-	rs, _ := mustLoad(t, "- {name: r, type: TCP, expression: SYN, actions: [{type: iptables_block}]}")
-	waker := &ringing{channel: make(channel, 1)}
-	e := New(rs, Config{Waker: waker})
-	asked := make(asking)
-	e.setBlocker(asked)
-	w := e.NewWorker()
-	w.SetFull(func() *record.Set {
-		select {
-		case <-asked:
-		case <-time.After(30 * time.Second):
-			t.Error("the block waits for the alert")
+	synctest.Test(t, func(t *testing.T) {
+		rs, _ := mustLoad(t, "- {name: r, type: TCP, expression: SYN, actions: [{type: iptables_block}]}")
+		waker := &ringing{channel: make(channel, 1)}
+		e := New(rs, Config{Waker: waker})
+		asked := make(asking)
+		e.setBlocker(asked)
+		w := e.NewWorker()
+		w.SetFull(func() *record.Set {
+			select {
+			case <-asked:
+			case <-time.After(30 * time.Second):
+				t.Error("the block waits for the alert")
+			}
+			return nil
+		})
+		synctest.Wait() // whoever makes blocks sleeps
+		w.Evaluate(syn(1, "203.0.113.9", 0))
+		if waker.woken.Load() == 0 {
+			t.Error("the Waker was not used")
 		}
-		return nil
+		if err := e.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	})
-	w.Evaluate(syn(1, "203.0.113.9", 0))
-	if waker.woken.Load() == 0 {
-		t.Error("the Waker was not used")
+}
+
+// answering is a firewall that notes when it was asked, and answers always the
+// same.
+type answering struct {
+	begun  time.Time
+	answer firewall.Result
+	err    error
+	asked  []string
+}
+
+func (a *answering) Block(_ context.Context, req firewall.Request) (firewall.Result, error) {
+	a.asked = append(a.asked, fmt.Sprintf("%s after %v", req.Prefix.Addr(), time.Since(a.begun)))
+	res := a.answer
+	if a.err == nil && res.Outcome != firewall.Whitelisted && req.Duration != 0 {
+		res.Block.ExpiresAt = time.Now().Add(req.Duration)
 	}
-	if err := e.Close(t.Context()); err != nil {
-		t.Fatal(err)
+	return res, a.err
+}
+
+// TestRepeatedRequests: who goes on while he is blocked is asked to be blocked
+// again once a second, everybody else at once; so is who goes on after a while,
+// whose block is about to end, and who could not be blocked.
+func TestRepeatedRequests(t *testing.T) {
+	every100ms := []string{"203.0.113.1 after 0s", "203.0.113.1 after 100ms", "203.0.113.1 after 200ms"}
+	for _, tc := range []struct {
+		name     string
+		duration string
+		answer   firewall.Result
+		err      error
+		each     time.Duration // between two packets
+		packets  int
+		want     []string
+	}{
+		{"goes on", "1h", firewall.Result{Outcome: firewall.Extended}, nil, 100 * time.Millisecond, 25,
+			[]string{"203.0.113.1 after 0s", "203.0.113.1 after 1s", "203.0.113.1 after 2s", "203.0.113.1 after 2.4s"}},
+		{"for good", "0", firewall.Result{Outcome: firewall.Created}, nil, 100 * time.Millisecond, 12,
+			[]string{"203.0.113.1 after 0s", "203.0.113.1 after 1s", "203.0.113.1 after 1.1s"}},
+		{"whitelisted", "1h", firewall.Result{Outcome: firewall.Whitelisted}, nil, 100 * time.Millisecond, 5,
+			[]string{"203.0.113.1 after 0s", "203.0.113.1 after 400ms"}},
+		{"now and then", "1h", firewall.Result{Outcome: firewall.Created}, nil, 3 * time.Second, 3,
+			[]string{"203.0.113.1 after 0s", "203.0.113.1 after 3s", "203.0.113.1 after 6s"}},
+		{"for a moment", "4s", firewall.Result{Outcome: firewall.Created}, nil, 100 * time.Millisecond, 3, every100ms},
+		{"in vain", "1h", firewall.Result{Outcome: firewall.Failed}, errors.New("full"), 100 * time.Millisecond, 3, every100ms},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rs, _ := mustLoad(t, "- {name: r, type: TCP, expression: SYN, actions: [{type: iptables_block, config: {duration: "+tc.duration+"}}]}")
+				a := &answering{begun: time.Now(), answer: tc.answer, err: tc.err}
+				e := New(rs, Config{})
+				e.setBlocker(a)
+				w := e.NewWorker()
+				for i := range tc.packets {
+					if i > 0 {
+						time.Sleep(tc.each)
+					}
+					w.Evaluate(syn(uint64(i), "203.0.113.1", 0))
+					synctest.Wait()
+				}
+				if err := e.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(tc.want, a.asked); diff != "" {
+					t.Error(diff)
+				}
+				s, done := e.Stats(), e.GetActionStats()["actions_executed"]
+				if int(done) != len(tc.want) || int(s.ActionsMerged)+len(tc.want) != tc.packets || s.ActionsDropped != 0 {
+					t.Errorf("%d executed, %d merged, %d dropped of %d", done, s.ActionsMerged, s.ActionsDropped, tc.packets)
+				}
+			})
+		})
 	}
+}
+
+// TestHeldRequestsCount: what is held back takes room in the queue, nobody else
+// waits for it, and it gets its turn.
+func TestHeldRequestsCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rs, _ := mustLoad(t, "- {name: r, type: TCP, expression: SYN, actions: [{type: iptables_block}]}")
+		a := &answering{begun: time.Now()}
+		e := New(rs, Config{ActionQueue: 2})
+		e.setBlocker(a)
+		w := e.NewWorker()
+		for _, src := range []string{"203.0.113.1", "203.0.113.2", "203.0.113.1", "203.0.113.3", "203.0.113.2", "203.0.113.4"} {
+			w.Evaluate(syn(1, src, 0))
+			synctest.Wait()
+		}
+		want := []string{"203.0.113.1 after 0s", "203.0.113.2 after 0s", "203.0.113.3 after 0s"}
+		if diff := cmp.Diff(want, a.asked); diff != "" {
+			t.Error(diff)
+		}
+		if s := e.Stats(); s.ActionsWaiting != 2 || s.ActionsDropped != 1 {
+			t.Errorf("%d wait, %d dropped", s.ActionsWaiting, s.ActionsDropped)
+		}
+		time.Sleep(repeatPeriod)
+		synctest.Wait()
+		if diff := cmp.Diff(append(want, "203.0.113.1 after 1s", "203.0.113.2 after 1s"), a.asked); diff != "" {
+			t.Error(diff)
+		}
+		if err := e.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
 }

@@ -1,7 +1,6 @@
 package guard
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -52,6 +51,8 @@ type events struct {
 	out  io.Writer
 	path string
 	file *os.File
+	// toFile and toOut are lines that are to be written next.
+	toFile, toOut lines
 
 	count sync.Mutex // guards what follows; never held while writing
 	lost  uint64     // events that could not be written, or found the queue full
@@ -60,6 +61,9 @@ type events struct {
 	recent []*event
 	next   int
 	closed bool
+	// taken are the events that the writer took from the queue to write them
+	// with the one that it had: they still count for the queue's bound.
+	taken int
 }
 
 const (
@@ -71,8 +75,6 @@ const (
 	// is how often it looks.
 	roomLimit = time.Second
 	roomLook  = time.Millisecond
-	// writeLimit bounds how long the end waits for events to be written.
-	writeLimit = 2 * time.Second
 )
 
 // errQueueFull: events come faster than they are read.
@@ -102,48 +104,6 @@ func (e *events) reopen() error {
 	return nil
 }
 
-// start has events wait for a goroutine that writes them, until close.
-func (e *events) start() {
-	e.queue, e.done = make(chan *event, maxQueued), make(chan struct{})
-	go func() {
-		defer close(e.done)
-		for ev := range e.queue {
-			_ = e.write(ev) // counted by write
-		}
-	}()
-}
-
-// close writes what waits, as far as somebody takes it within writeLimit, and
-// closes the file. Later events are lost.
-func (e *events) close() error {
-	e.count.Lock()
-	first := !e.closed
-	e.closed = true
-	if first && e.queue != nil {
-		close(e.queue)
-	}
-	e.count.Unlock()
-	if e.queue != nil {
-		limit := time.NewTimer(writeLimit)
-		defer limit.Stop()
-		select {
-		case <-e.done:
-		case <-limit.C:
-			// Whoever has the other end is not reading: the writer's goroutine
-			// ends with the process.
-			return fmt.Errorf("%d events were not taken from standard output", len(e.queue)+1)
-		}
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.file == nil {
-		return nil
-	}
-	err := e.file.Close()
-	e.file = nil
-	return err
-}
-
 // emit writes one event, or puts it into the queue. A failure does not end
 // the guard: the loss is counted and told at the end.
 func (e *events) emit(ev *event) error {
@@ -157,15 +117,14 @@ func (e *events) emit(ev *event) error {
 	}
 	err := os.ErrClosed
 	if !e.closed {
-		select {
-		case e.queue <- ev:
+		if len(e.queue)+e.taken < cap(e.queue) {
+			e.queue <- ev // nobody else sends: there is room
 			e.count.Unlock()
 			return nil
-		default:
-			err = errQueueFull
 		}
+		err = errQueueFull
 	}
-	first := e.lose(err)
+	first := e.lose(1, err)
 	e.count.Unlock()
 	if first {
 		e.logger.Warn("events are lost, the number of them is in the statistics", "error", err)
@@ -197,58 +156,6 @@ func (e *events) await() {
 			return
 		}
 	}
-}
-
-// write writes one event, and waits for whoever reads.
-func (e *events) write(ev *event) error {
-	e.mu.Lock()
-	err := e.writeLines(ev)
-	e.mu.Unlock()
-	if err == nil {
-		return nil
-	}
-	e.count.Lock()
-	first := e.lose(err)
-	e.count.Unlock()
-	if first && e.queue != nil { // a replay ends with the error
-		e.logger.Warn("events are lost, the number of them is in the statistics", "error", err)
-	}
-	return err
-}
-
-// writeLines runs with e.mu held.
-func (e *events) writeLines(ev *event) error {
-	var line []byte
-	var err error
-	if e.json || e.file != nil {
-		if line, err = json.Marshal(ev); err != nil {
-			return fmt.Errorf("encode event: %w", err)
-		}
-		line = append(line, '\n')
-	}
-	if e.file != nil {
-		_, err = e.file.Write(line)
-	}
-	switch {
-	case !e.json && !e.verbose && ev.again():
-		return err
-	case !e.json:
-		line = []byte(ev.human())
-	}
-	if _, outErr := e.out.Write(line); err == nil {
-		err = outErr
-	}
-	return err
-}
-
-// lose counts a loss and reports whether it is the first. It runs with e.count
-// held.
-func (e *events) lose(err error) bool {
-	e.lost++
-	if e.err == nil {
-		e.err = err
-	}
-	return e.lost == 1
 }
 
 // losses is how many events could not be written, and why the first could not.
