@@ -40,8 +40,8 @@ func (p *Parser) HTTP(head []byte, h *record.Header, r *record.HTTP) Framing {
 	*r = record.HTTP{}
 	p.text = p.text[:0]
 	var f Framing
-	line, rest, whole := bytes.Cut(head, []byte("\n"))
-	line = bytes.TrimRight(line, " \t\r")
+	line, rest, whole := cut(head, '\n')
+	line = trimEnd(line)
 	if len(line) > 5 && string(line[:5]) == "HTTP/" {
 		f.OK = whole && statusLine(line, r)
 	} else {
@@ -59,7 +59,7 @@ func (p *Parser) HTTP(head []byte, h *record.Header, r *record.HTTP) Framing {
 
 // statusLine reads HTTP/1.1 200 OK.
 func statusLine(line []byte, r *record.HTTP) bool {
-	version, rest, _ := bytes.Cut(line, []byte(" "))
+	version, rest, _ := cut(line, ' ')
 	if !isVersion(version) || len(rest) < 3 || len(rest) > 3 && rest[3] != ' ' {
 		return false
 	}
@@ -78,7 +78,7 @@ func statusLine(line []byte, r *record.HTTP) bool {
 // as it is: some servers do so. Of a line that is not whole the target is what
 // there is of it.
 func requestLine(line []byte, whole bool, r *record.HTTP, f *Framing) bool {
-	method, rest, ok := bytes.Cut(line, []byte(" "))
+	method, rest, ok := cut(line, ' ')
 	if !ok || len(method) == 0 || len(method) > maxMethod {
 		return false
 	}
@@ -100,7 +100,7 @@ func requestLine(line []byte, whole bool, r *record.HTTP, f *Framing) bool {
 	if version != nil {
 		r.Proto = str(version)
 	}
-	f.Method = methods[r.Method]
+	f.Method = methodOf(method)
 	return true
 }
 
@@ -112,15 +112,18 @@ func (p *Parser) lines(rest []byte, r *record.HTTP, f *Framing) {
 	for len(rest) > 0 {
 		var line []byte
 		line, rest = cutLine(rest)
-		name, value, ok := bytes.Cut(line, []byte(":"))
-		if name = bytes.TrimRight(name, " \t"); !ok || len(name) == 0 || isBlank(name[0]) {
+		name, value, ok := cut(line, ':')
+		for len(name) > 0 && isBlank(name[len(name)-1]) {
+			name = name[:len(name)-1]
+		}
+		if !ok || len(name) == 0 || isBlank(name[0]) {
 			continue
 		}
 		value = trim(value)
 		if len(rest) > 0 && isBlank(rest[0]) {
 			value, rest = p.unfold(value, rest)
 		}
-		if len(p.headers) < maxHeaders {
+		if p.want.http.headers && len(p.headers) < maxHeaders {
 			p.headers = append(p.headers, header{name, value})
 		}
 		if r.IsResponse {
@@ -136,8 +139,27 @@ func (p *Parser) lines(rest []byte, r *record.HTTP, f *Framing) {
 
 // cutLine returns the first line of b, without its line break, and the rest.
 func cutLine(b []byte) (line, rest []byte) {
-	line, rest, _ = bytes.Cut(b, []byte("\n"))
-	return bytes.TrimSuffix(line, []byte("\r")), rest
+	line, rest, _ = cut(b, '\n')
+	if n := len(line); n > 0 && line[n-1] == '\r' {
+		line = line[:n-1]
+	}
+	return line, rest
+}
+
+// cut is bytes.Cut for one byte, which is several times as fast.
+func cut(b []byte, at byte) (before, after []byte, found bool) {
+	if i := bytes.IndexByte(b, at); i >= 0 {
+		return b[:i], b[i+1:], true
+	}
+	return b, nil, false
+}
+
+// trimEnd takes blanks and what else may end a line off the end.
+func trimEnd(b []byte) []byte {
+	for len(b) > 0 && (isBlank(b[len(b)-1]) || b[len(b)-1] == '\r') {
+		b = b[:len(b)-1]
+	}
+	return b
 }
 
 // unfold appends the lines of rest that continue value to it, each behind one

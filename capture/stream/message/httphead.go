@@ -26,12 +26,22 @@ const (
 // methods are the registered ones that are met, and those of WebDAV: what
 // begins with one of them and a blank is taken for a request before its line
 // is complete. It is read-only.
-var methods = map[string]Method{
-	"GET": OtherMethod, "POST": OtherMethod, "HEAD": HeadMethod, "PUT": OtherMethod, "DELETE": OtherMethod,
-	"CONNECT": ConnectMethod, "OPTIONS": OtherMethod, "TRACE": OtherMethod, "PATCH": OtherMethod,
-	"PROPFIND": OtherMethod, "PROPPATCH": OtherMethod, "MKCOL": OtherMethod, "COPY": OtherMethod, "MOVE": OtherMethod,
-	"LOCK": OtherMethod, "UNLOCK": OtherMethod, "REPORT": OtherMethod, "SEARCH": OtherMethod, "TRACK": OtherMethod,
-	"M-SEARCH": OtherMethod, "NOTIFY": OtherMethod, "SUBSCRIBE": OtherMethod, "UNSUBSCRIBE": OtherMethod,
+var methods = map[string]bool{
+	"GET": true, "POST": true, "HEAD": true, "PUT": true, "DELETE": true,
+	"CONNECT": true, "OPTIONS": true, "TRACE": true, "PATCH": true,
+	"PROPFIND": true, "PROPPATCH": true, "MKCOL": true, "COPY": true, "MOVE": true,
+	"LOCK": true, "UNLOCK": true, "REPORT": true, "SEARCH": true, "TRACK": true,
+	"M-SEARCH": true, "NOTIFY": true, "SUBSCRIBE": true, "UNSUBSCRIBE": true,
+}
+
+func methodOf(name []byte) Method {
+	switch string(name) {
+	case "HEAD":
+		return HeadMethod
+	case "CONNECT":
+		return ConnectMethod
+	}
+	return OtherMethod
 }
 
 // RequestLine tells whether data begins with the first line of an HTTP/1
@@ -52,7 +62,7 @@ func RequestLine(data []byte) Answer {
 	}
 	end := bytes.IndexByte(data, '\n')
 	if end < 0 {
-		if _, known := methods[string(data[:n])]; known && (len(data) == n+1 || data[n+1] > ' ') {
+		if methods[string(data[:n])] && (len(data) == n+1 || data[n+1] > ' ') {
 			return Yes
 		}
 		if len(data) > maxFirstLine {
@@ -60,7 +70,7 @@ func RequestLine(data []byte) Answer {
 		}
 		return Perhaps
 	}
-	line := bytes.TrimRight(data[:end], " \t\r")
+	line := trimEnd(data[:end])
 	if simple(line) {
 		return Yes
 	}
@@ -105,7 +115,7 @@ func HeadEnd(data []byte, scanned int) int {
 	if line < 0 {
 		return -1
 	}
-	if simple(bytes.TrimRight(data[:line], " \t\r")) {
+	if simple(trimEnd(data[:line])) {
 		return line + 1
 	}
 	// A line break is looked at again: what follows it may be new.
