@@ -49,8 +49,6 @@ type marks uint8
 const (
 	// held: it stands in Table.held[class].
 	held marks = 1 << iota
-	// noted: it was put into Table.ignored.
-	noted
 	// twice: again is the number of another SYN of the client's.
 	twice
 )
@@ -173,8 +171,8 @@ func (t *Table) drop(i uint32) {
 		t.freePair = e.pairAt
 	}
 	t.remove(&t.lists[e.class], i, placeAll)
-	if e.marks&noted != 0 {
-		t.ignored.note(e.hash, false, false)
+	if e.pairAt != 0 {
+		t.recent.forget(e.hash)
 	}
 	t.index.remove(e.hash, i)
 	*e = entry{all: link{after: t.free}}
@@ -247,17 +245,13 @@ func (t *Table) worth(c conn) class {
 	return useful
 }
 
-// note puts a connection of which no segment needs a look, until one has a flag
-// that opens or ends it, into the set of those, and takes it out when it does.
-func (t *Table) note(c conn) {
-	switch {
-	case c.hello == noHello && (c.half[0].mode == passOver && c.half[1].mode == passOver || c.confirmed && !t.want.any()):
-		t.ignored.note(c.hash, true, c.confirmed)
-		c.marks |= noted
-	case c.marks&noted != 0:
-		t.ignored.note(c.hash, false, false)
-		c.marks &^= noted
+// deaf reports whether no segment of the connection needs a look until one has
+// a flag that opens or ends it.
+func (t *Table) deaf(c conn) bool {
+	if c.hello != noHello {
+		return false
 	}
+	return c.half[0].mode == passOver && c.half[1].mode == passOver || c.confirmed && !t.want.any()
 }
 
 // place says which of a connection's two links a list uses.

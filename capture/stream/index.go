@@ -1,39 +1,48 @@
 package stream
 
-import "math/bits"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
-// bucketSlots is how many connections a bucket of the index has room for.
-const bucketSlots = 12
+// groupSlots is how many connections a group of the index has room for.
+const groupSlots = 15
 
-// bucket is one line of the cache, so that a connection that is not known costs
-// one line, and one that is known a second. Tags are eight bits of each
-// connection's hash, 0 where the slot is free.
-type bucket struct {
-	tags uint64 // of slots 0 to 7
-	more uint32 // of slots 8 to 11
-	// over is how many connections found no room here and went to the buckets
-	// behind it; at 0 a search ends.
-	over    uint32
-	numbers [bucketSlots]uint32
+// group is a part of the index: eight bits of each connection's hash, 0 where
+// the slot is free. Whose they are stands elsewhere: that a connection is not
+// known, which is so of every packet of a scan or a flood, is told by a table
+// small enough for the caches.
+//
+// The last byte is how many connections found no room here and went to the
+// groups behind it: at 0 a search ends. What has come to 255 stays there.
+type group [groupSlots + 1]uint8
+
+func (g *group) over() *uint8 { return &g[groupSlots] }
+
+// index finds connections by their hash. The number of groups is a power of
+// two.
+type index struct {
+	groups  []group
+	numbers [][16]uint32 // of the connections, by group and slot; the last is not used
 }
 
-// index finds connections by their hash. Its length is a power of two.
-type index []bucket
+// groupLoad is the mean number of connections in a group of a full table: one
+// of a thousand then lies in another group than its own.
+const groupLoad = 8
 
-// newIndex has room for n connections, at most two thirds of its slots full: of
-// a hundred connections two then lie in another bucket than their own.
+// newIndex has room for n connections.
 func newIndex(n int) index {
 	size := 1
-	for size*bucketSlots*2 < n*3 {
+	for size*groupLoad < n {
 		size *= 2
 	}
-	return make(index, size)
+	return index{make([]group, size), make([][16]uint32, size)}
 }
 
-// at is the n-th bucket, counted around.
-func (x index) at(n uint64) *bucket { return &x[n&uint64(len(x)-1)] }
+// at is the number of the n-th group, counted around.
+func (x *index) at(n uint64) uint64 { return n & uint64(len(x.groups)-1) }
 
-// tagOf are bits of a hash that do not choose the bucket.
+// tagOf are bits of a hash that do not choose the group.
 func tagOf(hash uint64) uint8 { return uint8(max(hash>>56, 1)) }
 
 const (
@@ -43,10 +52,11 @@ const (
 
 // match returns the slots with a tag: the lowest of them for sure, of the
 // others each that has it and perhaps more. slot takes the lowest off.
-func (b *bucket) match(tag uint8) uint64 {
+func (g *group) match(tag uint8) uint64 {
 	// A byte is zero where subtracting one borrows from its highest bit.
-	lo, hi := b.tags^ones*uint64(tag), uint64(b.more)^ones>>32*uint64(tag)
-	return (lo-ones)&^lo&highs>>7 | (hi-ones>>32)&^hi&(highs>>32)>>6
+	lo := binary.LittleEndian.Uint64(g[:8]) ^ ones*uint64(tag)
+	hi := binary.LittleEndian.Uint64(g[8:]) ^ ones*uint64(tag)
+	return (lo-ones)&^lo&highs>>7 | (hi-ones)&^hi&(highs>>8)>>6
 }
 
 func slot(match *uint64) int {
@@ -55,55 +65,58 @@ func slot(match *uint64) int {
 	return at>>3 + at&1<<3
 }
 
-// mark writes the tag of a slot, whose tag is or becomes 0.
-func (b *bucket) mark(slot int, tag uint8) {
-	if slot < 8 {
-		b.tags ^= uint64(tag) << (8 * slot)
-	} else {
-		b.more ^= uint32(tag) << (8 * (slot - 8))
-	}
-}
-
 // add notes connection i, which is not there.
-func (x index) add(hash uint64, i uint32) {
+func (x *index) add(hash uint64, i uint32) {
 	for n := hash; ; n++ {
-		b := x.at(n)
-		if m := b.match(0); m != 0 {
+		at := x.at(n)
+		g := &x.groups[at]
+		if m := g.match(0); m != 0 {
 			s := slot(&m)
-			b.mark(s, tagOf(hash))
-			b.numbers[s] = i
+			g[s] = tagOf(hash)
+			x.numbers[at][s] = i
 			return
 		}
-		b.over++
+		if over := g.over(); *over < 255 {
+			*over++
+		}
 	}
 }
 
 // remove forgets connection i, which is there.
-func (x index) remove(hash uint64, i uint32) {
+func (x *index) remove(hash uint64, i uint32) {
+	tag := tagOf(hash)
 	for n := hash; ; n++ {
-		b := x.at(n)
-		for m := b.match(tagOf(hash)); m != 0; {
-			if s := slot(&m); b.numbers[s] == i {
-				b.mark(s, tagOf(hash))
-				b.numbers[s] = 0
+		at := x.at(n)
+		g := &x.groups[at]
+		for m := g.match(tag); m != 0; {
+			s := slot(&m)
+			if g[s] != tag {
+				continue
+			}
+			// The only one that it can be needs no look at its number.
+			if m == 0 && *g.over() == 0 || x.numbers[at][s] == i {
+				g[s] = 0
 				return
 			}
 		}
-		b.over--
+		if over := g.over(); *over < 255 {
+			*over--
+		}
 	}
 }
 
 // find returns the number of the connection with a hash, 0 if there is none.
 func (t *Table) find(hash uint64) uint32 {
-	tag := tagOf(hash)
-	for n := range uint64(len(t.index)) {
-		b := t.index.at(hash + n)
-		for m := b.match(tag); m != 0; {
-			if i := b.numbers[slot(&m)]; i != 0 && t.at(i).hash == hash {
+	x, tag := &t.index, tagOf(hash)
+	for n := range uint64(len(x.groups)) {
+		at := x.at(hash + n)
+		g := &x.groups[at]
+		for m := g.match(tag); m != 0; {
+			if i := x.numbers[at][slot(&m)]; i != 0 && t.at(i).hash == hash {
 				return i
 			}
 		}
-		if b.over == 0 {
+		if *g.over() == 0 {
 			break
 		}
 	}

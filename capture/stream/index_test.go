@@ -54,29 +54,29 @@ func TestIndex(t *testing.T) {
 				}
 				table.close(known[hash])
 			}
-			for i := range table.index {
-				if table.index[i] != (bucket{}) {
-					t.Fatalf("%s, %d: bucket %d of the empty index is %+v", name, size, i, table.index[i])
+			for i, g := range table.index.groups {
+				if over := *g.over(); over != 255 && g != (group{groupSlots: over}) || over > 0 && over < 255 {
+					t.Fatalf("%s, %d: group %d of the empty index is %v", name, size, i, g)
 				}
 			}
 		}
 	}
 }
 
-// TestIndexBuckets: hardly any connection of a full table lies in another
-// bucket than its own.
-func TestIndexBuckets(t *testing.T) {
+// TestIndexGroups: hardly any connection of a full table lies in another group
+// than its own, and the index takes what Config says.
+func TestIndexGroups(t *testing.T) {
 	const n = 1 << 17
 	x, r := newIndex(n), rand.New(rand.NewPCG(1, 2))
 	for i := range n {
 		x.add(r.Uint64(), uint32(i+1))
 	}
 	over := 0
-	for i := range x {
-		over += int(x[i].over)
+	for i := range x.groups {
+		over += int(*x.groups[i].over())
 	}
-	if over*100 > 3*n || len(x)*int(unsafe.Sizeof(bucket{})) > 8*n {
-		t.Errorf("%d of %d in another bucket, of %d", over, n, len(x))
+	if size := int(unsafe.Sizeof(x.groups[0])+unsafe.Sizeof(x.numbers[0])) * len(x.groups); over*500 > n || size > 10*n {
+		t.Errorf("%d of %d in another group, %d bytes", over, n, size)
 	}
 }
 

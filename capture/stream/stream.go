@@ -41,7 +41,7 @@ const (
 type Config struct {
 	// Connections is how many are followed at a time. Zero = 131,072; each
 	// takes 64 bytes, 192 more as soon as more than SYNs of it are seen, both
-	// allocated as needed, and 8 in the index, or up to 16 where the number is
+	// allocated as needed, and 10 in the index, or up to 20 where the number is
 	// no power of two.
 	Connections int
 	// Memory is how many bytes are kept of all connections together: parts of
@@ -91,12 +91,11 @@ type Table struct {
 	made, madePairs uint32
 	free, freePair  uint32
 
-	lists [numClasses]list // all connections, longest silent first
-	held  [numClasses]list // those with bytes kept
-	pool  pool
-	spare *state // chain of states not in use
-	// ignored are connections of which no segment needs a look.
-	ignored ignored
+	lists  [numClasses]list // all connections, longest silent first
+	held   [numClasses]list // those with bytes kept
+	pool   pool
+	spare  *state // chain of states not in use
+	recent recent
 
 	parser message.Parser
 	set    record.Set
@@ -154,11 +153,11 @@ func (t *Table) SetWant(want record.Want) {
 	t.want.allPorts = t.want.http || t.want.ssh || t.want.tls || t.want.handshakes
 	t.parser.SetWant(want)
 	t.set = record.Set{}
-	t.ignored = ignored{}
+	t.recent = recent{}
 	if t.want.allPorts {
-		t.ignored.slots = new([1 << ignoredBits]uint64)
+		t.recent.places = new([1 << recentBits]recently)
 	}
-	if t.index == nil && t.Active() {
+	if t.index.groups == nil && t.Active() {
 		t.index = newIndex(t.cfg.Connections)
 	}
 }
@@ -171,7 +170,7 @@ func (t *Table) Active() bool { return t.want.any() || t.want.handshakes }
 // what is asked for can be in it. DNS is looked for on its port alone, all else
 // on every one.
 func (t *Table) Takes(set *record.Set) bool {
-	return set.HasSegment && t.index != nil &&
+	return set.HasSegment && t.index.groups != nil &&
 		(t.want.allPorts || t.want.dns && (set.SrcPort == dnsPort || set.DstPort == dnsPort))
 }
 
@@ -190,13 +189,14 @@ func (t *Table) Segment(set *record.Set, witness bool) {
 	}
 	seg := &set.Segment
 	hash, dir := t.keys.name(&set.Header)
-	if seg.Flags&(record.FlagSYN|record.FlagFIN|record.FlagRST) == 0 {
-		if is, confirmed := t.ignored.has(hash); is {
-			set.Confirmed = confirmed
-			return
-		}
+	i, ignored, confirmed := t.lately(hash, seg)
+	if ignored {
+		set.Confirmed = confirmed
+		return
 	}
-	i := t.find(hash)
+	if i == 0 {
+		i = t.find(hash)
+	}
 	if i != 0 && !bare(seg) && t.at(i).pairAt == 0 {
 		t.paired(t.at(i))
 	}
@@ -226,7 +226,7 @@ func (t *Table) Segment(set *record.Set, witness bool) {
 	}
 	if c.pair != nil {
 		t.settle(i, c)
-		t.note(c)
+		t.recent.note(hash, i, t.deaf(c), c.confirmed)
 	}
 	if used := uint64(t.pool.used); used != t.stats.bytes.Load() {
 		t.stats.bytes.Store(used)
@@ -237,6 +237,23 @@ func (t *Table) Segment(set *record.Set, witness bool) {
 // or is none.
 func bare(seg *record.Segment) bool {
 	return seg.Flags&record.FlagRST != 0 || seg.Flags&(record.FlagSYN|record.FlagACK) == record.FlagSYN
+}
+
+// lately looks a segment's connection up among the recent ones and reports
+// whether nothing is to be done, and whether the connection is confirmed.
+func (t *Table) lately(hash uint64, seg *record.Segment) (i uint32, ignored, confirmed bool) {
+	if seg.Flags&record.FlagSYN != 0 {
+		return 0, false, false // few SYNs belong to one
+	}
+	p := t.recent.at(hash)
+	if !p.is(hash) {
+		return 0, false, false
+	}
+	if p.name&isIgnored == 0 || seg.Flags&(record.FlagFIN|record.FlagRST) != 0 {
+		return p.number, false, false
+	}
+	t.recent.hits++
+	return p.number, t.recent.hits%longWay != 0, p.name&isConfirmed != 0
 }
 
 // opens reports whether a segment of no known connection begins one: a SYN of
