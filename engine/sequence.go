@@ -128,10 +128,10 @@ func (t *tracker) marked(k trackerKey, now, within int64) bool {
 	sh := t.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	b := &sh.buckets[k.place&(t.perShard-1)]
-	for i := range b.heads {
-		if e := &b.heads[i]; e.tag == k.tag {
-			return max(now, e.newest) <= later(e.newest, within)
+	b := &sh.heads[k.place&(t.perShard-1)]
+	for i := range b {
+		if h := &b[i]; h.tag == k.tag {
+			return max(now, h.newest) <= later(h.newest, within)
 		}
 	}
 	return false

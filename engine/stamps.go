@@ -149,12 +149,12 @@ func (t *tracker) chunk(sh *shard, c counter, now int64) uint32 {
 	if chunk := t.pool.get(); chunk != 0 {
 		return chunk
 	}
-	slots := len(sh.buckets) * bucketSlots
+	slots := len(sh.slots) * bucketSlots
 	var weakest, strongest counter
 	for range min(reclaimScan, slots) {
 		sh.hand = (sh.hand + 1) % slots
-		b, i := &sh.buckets[sh.hand/bucketSlots], sh.hand%bucketSlots
-		v := counter{&b.heads[i], &b.slots[i]}
+		place, i := sh.hand/bucketSlots, sh.hand%bucketSlots
+		v := counter{&sh.heads[place][i], &sh.slots[place][i]}
 		if v == c || v.first == 0 {
 			continue
 		}

@@ -24,9 +24,10 @@ const (
 // is about to reach the threshold. What is given up is counted.
 //
 // What a look at the table costs is the cache lines that nobody has touched for
-// a while. So a counter stands in two parts, and that of a first match is
-// counted without the second; and two rules that count the same address find
-// their counters in one bucket.
+// a while, and pages that the processor has no translation for. So a counter
+// stands in two parts, the second of which a first match does not need; the
+// first parts lie close together, and two rules that count the same address
+// find theirs in one bucket.
 //
 // All methods are safe for concurrent use; each locks one of up to 64 shards
 // for one update.
@@ -49,9 +50,10 @@ const (
 )
 
 type shard struct {
-	// mu guards the shard's buckets and numbers.
+	// mu guards the shard's counters and numbers.
 	mu        sync.Mutex
-	buckets   []bucket
+	heads     []heads // a bucket each
+	slots     []slots
 	used      uint64
 	evictions uint64
 	lost      uint64
@@ -59,12 +61,11 @@ type shard struct {
 	_         [64]byte // keep neighbours off this cache line
 }
 
-// bucket keeps the heads apart from the slots: three cache lines tell
-// whether a counter is there, and which one is to make room. It is 512 bytes.
-type bucket struct {
-	heads [bucketSlots]head
+// heads and slots are the two parts of a bucket's counters.
+type (
+	heads [bucketSlots]head // three cache lines
 	slots [bucketSlots]slot
-}
+)
 
 // head is what a counter with one match consists of. Heads are taken into
 // use from the first on, and never become free again.
@@ -104,7 +105,7 @@ func newTracker(entries, stamps int) *tracker {
 		perShard: buckets / shards,
 	}
 	for i := range t.shards {
-		t.shards[i].buckets = make([]bucket, t.perShard)
+		t.shards[i].heads, t.shards[i].slots = make([]heads, t.perShard), make([]slots, t.perShard)
 	}
 	// With more chunks than slots, a flood of sources that fill one chunk each
 	// cannot use up the pool.
@@ -163,12 +164,13 @@ func (t *tracker) shard(k trackerKey) *shard {
 // find returns the key's counter, taking one over where it is new: a free one,
 // one whose time is over, else the one with the lowest count.
 func (t *tracker) find(sh *shard, k trackerKey, now, window int64) counter {
-	b := &sh.buckets[k.place&(t.perShard-1)]
+	place := k.place & (t.perShard - 1)
+	b := &sh.heads[place]
 	at, free := -1, -1
-	for i := range b.heads {
+	for i := range b {
 		// No way out of the loop before its end: whether to go on is not known
 		// before the cache line has come, and the next one would not be asked for.
-		tag := b.heads[i].tag
+		tag := b[i].tag
 		if tag == k.tag {
 			at = i
 		}
@@ -177,30 +179,30 @@ func (t *tracker) find(sh *shard, k trackerKey, now, window int64) counter {
 		}
 	}
 	if at >= 0 {
-		return counter{&b.heads[at], &b.slots[at]}
+		return counter{&b[at], &sh.slots[place][at]}
 	}
 	if at = free; at >= 0 {
 		sh.used++
 	} else {
-		at = t.vacate(sh, b, now)
+		at = t.vacate(sh, place, now)
 	}
-	b.heads[at] = head{tag: k.tag, newest: now, life: lifespanOf(window)}
-	return counter{&b.heads[at], &b.slots[at]}
+	b[at] = head{tag: k.tag, newest: now, life: lifespanOf(window)}
+	return counter{&b[at], &sh.slots[place][at]}
 }
 
-// vacate empties the weakest counter of a full bucket and returns its place.
-func (t *tracker) vacate(sh *shard, b *bucket, now int64) int {
-	victim := 0
+// vacate empties the weakest counter of a full bucket and says which it was.
+func (t *tracker) vacate(sh *shard, place uint64, now int64) int {
+	b, victim := &sh.heads[place], 0
 	for i := 1; i < bucketSlots; i++ {
-		if weaker(&b.heads[i], &b.heads[victim], now) {
+		if weaker(&b[i], &b[victim], now) {
 			victim = i
 		}
 	}
-	e := &b.heads[victim]
-	if e.count > 0 && !e.over(now) {
+	h := &b[victim]
+	if h.count > 0 && !h.over(now) {
 		sh.evictions++
 	}
-	t.empty(counter{e, &b.slots[victim]})
+	t.empty(counter{h, &sh.slots[place][victim]})
 	return victim
 }
 

@@ -156,10 +156,10 @@ func checkPool(t *testing.T, tr *tracker) {
 		}
 	}
 	for i := range tr.shards {
-		for j := range tr.shards[i].buckets {
-			for k := range tr.shards[i].buckets[j].slots {
-				s := &tr.shards[i].buckets[j].slots[k]
-				if n := tr.shards[i].buckets[j].heads[k].count; n < 2 && s.first != 0 {
+		for j := range tr.shards[i].slots {
+			for k := range tr.shards[i].slots[j] {
+				s := &tr.shards[i].slots[j][k]
+				if n := tr.shards[i].heads[j][k].count; n < 2 && s.first != 0 {
 					t.Errorf("slot %d/%d/%d: %d matches, and a chunk", i, j, k, n)
 				}
 				for c := s.first; c != 0; c = tr.pool.chunks[c].next {
