@@ -13,6 +13,7 @@ import (
 	"github.com/netcap-guard/netcap-guard/capture"
 	"github.com/netcap-guard/netcap-guard/capture/yardstick"
 	"github.com/netcap-guard/netcap-guard/engine"
+	"github.com/netcap-guard/netcap-guard/firewall"
 	"github.com/netcap-guard/netcap-guard/internal/evidence"
 )
 
@@ -20,7 +21,8 @@ import (
 // with the shipped rules, from the ring on, in processor time of the worker's
 // thread, medians of interleaved rounds: with counters that others see after
 // every packet, with such that are published in batches as live capture does
-// it, and this with evidence kept:
+// it, and this with evidence kept. Blocks are made in a firewall without a
+// kernel:
 //
 //	go test -run '^$' -bench '^BenchmarkLiveWorker$' -benchtime 20x ./internal/guard
 func BenchmarkLiveWorker(b *testing.B) {
@@ -39,8 +41,14 @@ func BenchmarkLiveWorker(b *testing.B) {
 	defer func() { _ = kept.Close(b.Context()) }()
 	ways := []*liveWay{{name: "each-ns/packet", every: 1}, {name: "batches-ns/packet", every: publishEvery}, {name: "evidence-ns/packet", every: publishEvery}}
 	for i, v := range ways {
+		m, err := firewall.NewManager(&firewall.ManagerConfig{DryRun: true})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer func() { _ = m.Close() }()
 		e := engine.New(rs, engine.Config{Forgeable: true})
 		defer func() { _ = e.Close(b.Context()) }()
+		e.SetFirewallManager(m)
 		s := newShared(e)
 		if i == 2 {
 			s.evidence = kept
