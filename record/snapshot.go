@@ -16,7 +16,10 @@ func (s *Set) Snapshot(t Type) any {
 	if rec == nil {
 		return nil
 	}
-	kept := deepCopy(reflect.ValueOf(rec)).Interface()
+	copied := reflect.New(reflect.TypeOf(rec).Elem())
+	copied.Elem().Set(reflect.ValueOf(rec).Elem())
+	detach(copied.Elem())
+	kept := copied.Interface()
 	if e.addresses != nil {
 		src, dst := e.addresses(kept)
 		fillAddress(src, s.Src)
@@ -31,44 +34,62 @@ func fillAddress(field *string, a netip.Addr) {
 	}
 }
 
-// deepCopy follows pointers, slices, maps and structs; strings are cloned too,
-// because those of stream records alias the packet. Records hold nothing else
-// that refers to memory.
-func deepCopy(v reflect.Value) reflect.Value {
+// detach gives v, a copy, what it refers to for its own. It follows pointers,
+// slices, maps and structs; strings are cloned too, because those of stream
+// records alias the packet. Records hold nothing else that refers to memory.
+func detach(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.String:
-		return reflect.ValueOf(strings.Clone(v.String())).Convert(v.Type())
+		if s := v.String(); s != "" {
+			v.SetString(strings.Clone(s))
+		}
 	case reflect.Pointer:
 		if v.IsNil() {
-			return v
+			return
 		}
 		c := reflect.New(v.Type().Elem())
-		c.Elem().Set(deepCopy(v.Elem()))
-		return c
+		c.Elem().Set(v.Elem())
+		detach(c.Elem())
+		v.Set(c)
 	case reflect.Slice:
 		if v.IsNil() {
-			return v
+			return
 		}
 		c := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
-		for i := range v.Len() {
-			c.Index(i).Set(deepCopy(v.Index(i)))
+		reflect.Copy(c, v)
+		if refers(v.Type().Elem().Kind()) {
+			for i := range c.Len() {
+				detach(c.Index(i))
+			}
 		}
-		return c
+		v.Set(c)
 	case reflect.Map:
 		if v.IsNil() {
-			return v
+			return
 		}
 		c := reflect.MakeMapWithSize(v.Type(), v.Len())
 		for it := v.MapRange(); it.Next(); {
-			c.SetMapIndex(deepCopy(it.Key()), deepCopy(it.Value()))
+			c.SetMapIndex(detached(it.Key()), detached(it.Value()))
 		}
-		return c
+		v.Set(c)
 	case reflect.Struct:
-		c := reflect.New(v.Type()).Elem()
 		for i := range v.NumField() {
-			c.Field(i).Set(deepCopy(v.Field(i)))
+			if f := v.Field(i); refers(f.Kind()) {
+				detach(f)
+			}
 		}
-		return c
 	}
-	return v
+}
+
+// detached is a detached copy of v.
+func detached(v reflect.Value) reflect.Value {
+	c := reflect.New(v.Type()).Elem()
+	c.Set(v)
+	detach(c)
+	return c
+}
+
+// refers reports whether values of a kind can refer to memory.
+func refers(k reflect.Kind) bool {
+	return k == reflect.String || k == reflect.Pointer || k == reflect.Slice || k == reflect.Map || k == reflect.Struct
 }
