@@ -36,6 +36,11 @@ type evaluator struct {
 	follows []reader
 }
 
+// countsSources reports whether the rule counts matches by their source address.
+func (ev *evaluator) countsSources() bool {
+	return ev.rule.Threshold > 1 && ev.rule.TrackBy == TrackSource && ev.distinct == nil
+}
+
 // ruleState is what outlives a reload that leaves the rule as it is.
 type ruleState struct {
 	id uint32 // names the rule in the tracker's keys; never used twice

@@ -37,7 +37,10 @@ type index struct {
 	always [numClasses][]int32
 	// tables of the class, as bits.
 	tables [numClasses]uint64
-	all    []table
+	// counting is a rule of the class that counts source addresses, plus one;
+	// 0 = there is none.
+	counting [numClasses]int32
+	all      []table
 	// words is the length of a candidate set.
 	words int
 }
@@ -96,15 +99,21 @@ func (c *candidates) next(w *int) int {
 	return -1
 }
 
-// collect puts the rules that can match the record into c, which must be
-// empty. It reports whether there are any.
-func (x *index) collect(e *env, c *candidates) bool {
+// class is the class that a record belongs to.
+func (x *index) class(rec ref) int {
 	class := 0
 	for i, off := range x.gates {
-		if e.rec.at(off).bool() {
+		if rec.at(off).bool() {
 			class |= 1 << i
 		}
 	}
+	return class
+}
+
+// collect puts the rules that can match the record into c, which must be
+// empty. It reports whether there are any.
+func (x *index) collect(e *env, c *candidates) bool {
+	class := x.class(e.rec)
 	always, tables := x.always[class], x.tables[class]
 	if len(always) == 0 && tables == 0 {
 		return false

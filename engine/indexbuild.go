@@ -49,7 +49,7 @@ func newIndex(list []evaluator) *index {
 	}
 	for i := range list {
 		for _, c := range list[i].when.cases {
-			b.add(int32(i), c)
+			b.add(int32(i), c, list[i].countsSources())
 		}
 	}
 	for _, name := range b.order {
@@ -63,8 +63,13 @@ func newIndex(list []evaluator) *index {
 }
 
 // add makes one case of a rule's conditions findable.
-func (b *builder) add(rule int32, c []atom) {
+func (b *builder) add(rule int32, c []atom, counts bool) {
 	e := ruleRef{rule, classesOf(c, b.gates)}
+	for class := range numClasses {
+		if counts && e.classes>>class&1 != 0 && b.index.counting[class] == 0 {
+			b.index.counting[class] = rule + 1
+		}
+	}
 	best := cheapest(c)
 	if best < 0 {
 		b.unconditional(e)

@@ -44,6 +44,13 @@ func (k trackerKey) values() trackerKey {
 
 // hashAddrs is the keyed hash of up to two addresses and a purpose.
 func (t *tracker) hashAddrs(p purpose, a, b netip.Addr) uint64 {
+	if a.Is4() && !b.IsValid() { // the usual case, without the detour
+		x := a.As4()
+		return maphash.Bytes(t.seed, []byte{x[0], x[1], x[2], x[3], byte(p)})
+	}
+	if a.Is4In6() && !b.IsValid() {
+		return t.hashAddrs(p, a.Unmap(), b)
+	}
 	var buf [36]byte
 	x, y := a.As16(), b.As16()
 	copy(buf[:16], x[:])

@@ -25,7 +25,11 @@ type Worker struct {
 	// evaluation, as soon as a rule has asked for it.
 	source uint64
 	hashed bool
-	watch  stopwatch
+	// expected is the set for which source is known before its evaluation;
+	// touched keeps the compiler from leaving out what Expect reads.
+	expected *record.Set
+	touched  uint64
+	watch    stopwatch
 }
 
 // NewWorker makes a Worker for the calling goroutine. It follows every Reload.
@@ -68,7 +72,7 @@ func (w *Worker) Evaluate(set *record.Set) {
 	if len(w.found.words) < a.words {
 		w.found.words = make([]uint64, a.words) // after a Reload
 	}
-	w.hashed = false
+	w.hashed, w.expected = w.expected == set, nil
 	if w.engine.cfg.Timing {
 		w.watch.packet()
 	}

@@ -196,6 +196,9 @@ func (w *worker) take(p *capture.Packet, number uint64) {
 	if w.tape != nil {
 		w.tape.Packet(p, w.set.Src, w.set.Dst)
 	}
+	if w.set.Have.Has(record.TypeTCP) && w.set.TCP.SYN && !w.set.TCP.ACK {
+		w.eval.Expect(&w.set, record.TypeTCP)
+	}
 	w.follow(p, false)
 	if w.set.Have == 0 {
 		return
