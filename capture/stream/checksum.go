@@ -7,13 +7,14 @@ import (
 	"github.com/netcap-guard/netcap-guard/record"
 )
 
-// weighs reports whether something depends on a segment of connection i, 0 =
-// none yet: most of what is transferred is the inside of what nobody reads.
-func (t *Table) weighs(i uint32, dir int, seg *record.Segment) bool {
-	if i == 0 || seg.Flags&(record.FlagSYN|record.FlagFIN|record.FlagRST) != 0 {
+// weighs reports whether something depends on a segment of a connection, which
+// may be none yet: most of what is transferred is the inside of what nobody
+// reads.
+func (t *Table) weighs(c conn, dir int, seg *record.Segment) bool {
+	if c.entry == nil || seg.Flags&(record.FlagSYN|record.FlagFIN|record.FlagRST) != 0 {
 		return true
 	}
-	h := &t.conn(i).half[dir]
+	h := &c.half[dir]
 	if seg.Size == 0 || h.mode == passOver || !t.want.any() {
 		return false
 	}

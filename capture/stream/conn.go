@@ -1,5 +1,7 @@
 package stream
 
+import "github.com/netcap-guard/netcap-guard/record"
+
 // class is a connection's worth: the lowest is evicted first.
 type class uint8
 
@@ -110,18 +112,28 @@ func (s *slab[T]) grow(i uint32) {
 
 func (t *Table) at(i uint32) *entry { return t.entries.at(i) }
 
-// conn is connection i with its pair, if it has one.
-func (t *Table) conn(i uint32) conn {
+// conn is connection i with its pair; of one of which only SYNs were seen it
+// has none, if seg is nothing else.
+func (t *Table) conn(i uint32, seg *record.Segment) conn {
 	e := t.at(i)
-	if e.pairAt == 0 {
+	if e.pairAt == 0 && bare(seg) {
 		return conn{e, nil}
 	}
+	if e.pairAt == 0 {
+		t.paired(e)
+	}
+	return conn{e, t.pairs.at(e.pairAt)}
+}
+
+// holder is connection i, of which bytes are kept.
+func (t *Table) holder(i uint32) conn {
+	e := t.at(i)
 	return conn{e, t.pairs.at(e.pairAt)}
 }
 
 // open makes a connection, evicting the one that is worth least where there is
 // no room.
-func (t *Table) open(hash uint64, now int64) uint32 {
+func (t *Table) open(hash uint64, now int64, seg *record.Segment) (uint32, conn) {
 	if t.free == 0 && int(t.made) >= t.cfg.Connections {
 		t.evict()
 	} else {
@@ -138,7 +150,7 @@ func (t *Table) open(hash uint64, now int64) uint32 {
 	*t.at(i) = entry{hash: hash, seen: now}
 	t.index.add(hash, i)
 	t.push(&t.lists[unproven], i, placeAll)
-	return i
+	return i, t.conn(i, seg)
 }
 
 func (t *Table) evict() {
@@ -161,7 +173,7 @@ func (t *Table) close(i uint32) {
 func (t *Table) drop(i uint32) {
 	e := t.at(i)
 	if e.marks&held != 0 {
-		c := t.conn(i)
+		c := t.holder(i)
 		t.dropState(c, 0)
 		t.dropState(c, 1)
 		t.remove(&t.held[e.class], i, placeKeeps)
@@ -264,7 +276,7 @@ const (
 
 func (t *Table) link(i uint32, p place) *link {
 	if p == placeKeeps {
-		return &t.pairs.at(t.at(i).pairAt).keeps
+		return &t.holder(i).keeps
 	}
 	return &t.at(i).all
 }

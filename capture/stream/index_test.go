@@ -40,7 +40,7 @@ func TestIndex(t *testing.T) {
 						t.Fatalf("%s, %d: a connection that was closed has number %d", name, size, got)
 					}
 				}
-				known[hash] = table.open(hash, 1)
+				known[hash] = opened(table, hash)
 				numbers = append(numbers, hash)
 				for _, hash := range []uint64{hash, numbers[r.IntN(len(numbers))]} {
 					if got := table.find(hash); got != known[hash] {
@@ -61,6 +61,11 @@ func TestIndex(t *testing.T) {
 			}
 		}
 	}
+}
+
+func opened(t *Table, hash uint64) uint32 {
+	i, _ := t.open(hash, 1, &record.Segment{Flags: record.FlagSYN})
+	return i
 }
 
 // TestIndexGroups: hardly any connection of a full table lies in another group

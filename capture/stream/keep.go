@@ -67,12 +67,12 @@ func (t *Table) shed(i uint32) bool {
 		}
 		victim := t.held[cl].head
 		if victim == i {
-			victim = t.conn(i).keeps.after
+			victim = t.holder(i).keeps.after
 		}
 		if victim == 0 {
 			continue
 		}
-		c := t.conn(victim)
+		c := t.holder(victim)
 		for dir := range c.half {
 			if c.half[dir].kept != nil {
 				t.dropState(c, dir)

@@ -1,28 +1,30 @@
 package stream
 
 const (
-	recentBits = 14
+	// recentBits makes 2,048 sets of one line of the cache each.
+	recentBits = 11
+	recentWays = 4
 	// longWay is how often a connection that is ignored is looked up all the
 	// same: one that is busy must not look silent, or it would be evicted first.
 	longWay = 64
 )
 
-// recent is a small set of the connections whose segments came lately, apart
-// from those of which nothing but SYNs was seen. It spares the way through the
-// index, and of those of which nothing more is read and nothing has to be known
-// also all else: most segments of most traffic belong to one. Where two fall on
-// one place the later stays; the other is looked up as any other. The zero value
-// takes nothing in.
+// recent are connections whose segments came lately, apart from those of which
+// nothing but SYNs was seen. It spares the way through the index, and of those
+// of which nothing more is read and nothing has to be known also all else: most
+// segments of most traffic belong to one. Where a set is full one of it goes; it
+// is looked up as any other. The zero value takes nothing in.
 type recent struct {
-	places *[1 << recentBits]recently
-	hits   uint64 // segments of ignored connections
+	sets *[1 << recentBits][recentWays]recently
+	turn uint
+	hits uint64 // segments of ignored connections
 }
 
 // recently is one of them: its hash, whose lowest bits say what is to be done,
-// and its number.
+// its number, which is not 0, and that of its pair.
 type recently struct {
-	name   uint64
-	number uint32
+	name           uint64
+	number, pairAt uint32
 }
 
 const (
@@ -31,40 +33,56 @@ const (
 	verdict = isConfirmed | isIgnored
 )
 
-// at is the place of a hash; nil where nothing is taken in.
-func (r *recent) at(hash uint64) *recently {
-	if r.places == nil {
+// find returns the place of a connection, nil where it has none.
+func (r *recent) find(hash uint64) *recently {
+	if r.sets == nil {
 		return nil
 	}
-	return &r.places[hash>>(64-recentBits)]
+	set := &r.sets[hash>>(64-recentBits)]
+	for i := range set {
+		if p := &set[i]; (p.name^hash)&^verdict == 0 && p.number != 0 {
+			return p
+		}
+	}
+	return nil
 }
 
-// is reports whether the connection stands there.
-func (p *recently) is(hash uint64) bool {
-	return p != nil && (p.name^hash)&^verdict == 0 && p.number != 0
-}
-
-// note puts connection i into the set.
-func (r *recent) note(hash uint64, i uint32, ignored, confirmed bool) {
-	p := r.at(hash)
-	if p == nil {
+// note puts connection i, which has a pair, into its set.
+func (r *recent) note(i uint32, e *entry, ignored bool) {
+	if r.sets == nil {
 		return
 	}
-	name := hash &^ verdict
+	set := &r.sets[e.hash>>(64-recentBits)]
+	p := &set[r.turn%recentWays]
+	for w := range set {
+		if set[w].number == i || set[w].number == 0 && p.number != i {
+			p = &set[w]
+		}
+	}
+	if p.number != 0 && p.number != i {
+		r.turn++
+	}
+	*p = recently{e.hash, i, e.pairAt}
+	p.judge(e, ignored)
+}
+
+// judge writes down what is to be done with the connection's segments.
+func (p *recently) judge(e *entry, ignored bool) {
+	name := e.hash &^ verdict
 	if ignored {
 		name |= isIgnored
 	}
-	if confirmed {
+	if e.confirmed {
 		name |= isConfirmed
 	}
-	if p.name != name || p.number != i {
-		*p = recently{name, i}
+	if p.name != name {
+		p.name = name
 	}
 }
 
-// forget takes a connection out of the set.
+// forget takes a connection out of its set.
 func (r *recent) forget(hash uint64) {
-	if p := r.at(hash); p.is(hash) {
+	if p := r.find(hash); p != nil {
 		*p = recently{}
 	}
 }

@@ -108,7 +108,7 @@ func TestRecentChangesNothing(t *testing.T) {
 			with.Segment(set, false)
 			without.Segment(&again, false)
 			if r.IntN(200) == 0 {
-				clear(with.recent.places[r.IntN(1<<recentBits):]) // as if others had come
+				clear(with.recent.sets[r.IntN(1<<recentBits):]) // as if others had come
 			}
 			if set.Confirmed != again.Confirmed {
 				t.Fatalf("%v, segment %d (%+v): confirmed %t, without the set of recent connections %t", types, n, set.Segment, set.Confirmed, again.Confirmed)

@@ -155,7 +155,7 @@ func (t *Table) SetWant(want record.Want) {
 	t.set = record.Set{}
 	t.recent = recent{}
 	if t.want.allPorts {
-		t.recent.places = new([1 << recentBits]recently)
+		t.recent.sets = new([1 << recentBits][recentWays]recently)
 	}
 	if t.index.groups == nil && t.Active() {
 		t.index = newIndex(t.cfg.Connections)
@@ -189,18 +189,13 @@ func (t *Table) Segment(set *record.Set, witness bool) {
 	}
 	seg := &set.Segment
 	hash, dir := t.keys.name(&set.Header)
-	i, ignored, confirmed := t.lately(hash, seg)
-	if ignored {
-		set.Confirmed = confirmed
+	p := t.lately(hash, seg)
+	if p != nil && t.ignores(p, seg) {
+		set.Confirmed = p.name&isConfirmed != 0
 		return
 	}
-	if i == 0 {
-		i = t.find(hash)
-	}
-	if i != 0 && !bare(seg) && t.at(i).pairAt == 0 {
-		t.paired(t.at(i))
-	}
-	if seg.Check && t.weighs(i, dir, seg) && !rightSum(&set.Header, seg) {
+	i, c := t.known(p, hash, seg)
+	if seg.Check && t.weighs(c, dir, seg) && !rightSum(&set.Header, seg) {
 		t.stats.badSum.Add(1)
 		return
 	}
@@ -208,14 +203,11 @@ func (t *Table) Segment(set *record.Set, witness bool) {
 		if !t.opens(seg, witness) {
 			return
 		}
-		if i = t.open(hash, set.Time); !bare(seg) {
-			t.paired(t.at(i))
-		}
+		i, c = t.open(hash, set.Time, seg)
 	} else {
-		t.touch(i, t.at(i), set.Time)
+		t.touch(i, c.entry, set.Time)
 	}
 	t.packet, t.dir, t.out = &set.Header, dir, witness
-	c := t.conn(i)
 	take := t.follow(i, c, dir, seg)
 	set.Confirmed = c.confirmed
 	if c.hash != hash {
@@ -226,34 +218,52 @@ func (t *Table) Segment(set *record.Set, witness bool) {
 	}
 	if c.pair != nil {
 		t.settle(i, c)
-		t.recent.note(hash, i, t.deaf(c), c.confirmed)
+		if p == nil {
+			t.recent.note(i, c.entry, t.deaf(c))
+		} else {
+			p.judge(c.entry, t.deaf(c))
+		}
 	}
 	if used := uint64(t.pool.used); used != t.stats.bytes.Load() {
 		t.stats.bytes.Store(used)
 	}
 }
 
+// lately looks a segment's connection up among the recent ones.
+func (t *Table) lately(hash uint64, seg *record.Segment) *recently {
+	if seg.Flags&record.FlagSYN != 0 {
+		return nil // few SYNs belong to one
+	}
+	return t.recent.find(hash)
+}
+
+// ignores reports whether nothing is to be done about a segment of a recent
+// connection.
+func (t *Table) ignores(p *recently, seg *record.Segment) bool {
+	if p.name&isIgnored == 0 || seg.Flags&(record.FlagFIN|record.FlagRST) != 0 {
+		return false
+	}
+	t.recent.hits++
+	return t.recent.hits%longWay != 0
+}
+
+// known returns a segment's connection, which may be a recent one; 0 if it is
+// not known.
+func (t *Table) known(p *recently, hash uint64, seg *record.Segment) (uint32, conn) {
+	if p != nil {
+		return p.number, conn{t.at(p.number), t.pairs.at(p.pairAt)}
+	}
+	i := t.find(hash)
+	if i == 0 {
+		return 0, conn{}
+	}
+	return i, t.conn(i, seg)
+}
+
 // bare reports whether a segment says nothing but that a connection is to begin
 // or is none.
 func bare(seg *record.Segment) bool {
 	return seg.Flags&record.FlagRST != 0 || seg.Flags&(record.FlagSYN|record.FlagACK) == record.FlagSYN
-}
-
-// lately looks a segment's connection up among the recent ones and reports
-// whether nothing is to be done, and whether the connection is confirmed.
-func (t *Table) lately(hash uint64, seg *record.Segment) (i uint32, ignored, confirmed bool) {
-	if seg.Flags&record.FlagSYN != 0 {
-		return 0, false, false // few SYNs belong to one
-	}
-	p := t.recent.at(hash)
-	if !p.is(hash) {
-		return 0, false, false
-	}
-	if p.name&isIgnored == 0 || seg.Flags&(record.FlagFIN|record.FlagRST) != 0 {
-		return p.number, false, false
-	}
-	t.recent.hits++
-	return p.number, t.recent.hits%longWay != 0, p.name&isConfirmed != 0
 }
 
 // opens reports whether a segment of no known connection begins one: a SYN of
