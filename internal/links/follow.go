@@ -14,6 +14,9 @@ const (
 	// share bounds the processor time spent on reading while changes do not
 	// end: after a reading, share times what it took must pass.
 	share = 10
+	// longest bounds that rest: a reading takes long where the machine is busy,
+	// too, and meanwhile packets are counted by how things were.
+	longest = 250 * time.Millisecond
 	// retry is when a reading that failed is tried again.
 	retry = time.Second
 )
@@ -84,7 +87,7 @@ func watch(ctx context.Context, log *slog.Logger, hints <-chan struct{}, ended <
 		}
 		due, failing = false, false
 		changed(now)
-		rested = time.After(max(settle, share*time.Since(began)))
+		rested = time.After(min(max(settle, share*time.Since(began)), longest))
 	}
 }
 
