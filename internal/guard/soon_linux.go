@@ -14,18 +14,14 @@ import (
 const slice = 100 * time.Microsecond
 
 // soon has the calling thread, to which the goroutine is locked, start without
-// delay when it wakes, and changes its priority to nice unless that is 0. What
-// the kernel refuses stays as it was.
-func soon(nice int) {
+// delay when it wakes; what it starts itself (iptables) does not inherit that.
+// Its priority stays what the administrator made it: with a higher one, whoever
+// makes blocks in a flood would keep the packets from being read.
+func soon() {
 	attr, err := unix.SchedGetAttr(0, 0)
 	if err != nil || attr.Policy != unix.SCHED_NORMAL {
 		return // somebody has thought of another policy
 	}
-	attr.Runtime = uint64(slice)
+	attr.Runtime, attr.Flags = uint64(slice), attr.Flags|unix.SCHED_FLAG_RESET_ON_FORK
 	_ = unix.SchedSetAttr(0, attr, 0) // it is a matter of speed alone
-	if nice == 0 {
-		return
-	}
-	attr.Nice = int32(nice)
-	_ = unix.SchedSetAttr(0, attr, 0) // takes CAP_SYS_NICE
 }

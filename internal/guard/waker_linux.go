@@ -10,10 +10,6 @@ import (
 	"github.com/netcap-guard/netcap-guard/engine"
 )
 
-// actionNice is the priority of the thread that makes blocks (nice(2)): it has
-// little to do, and all that an attacker sends until it ran gets through.
-const actionNice = -10
-
 // waker is an engine.Waker over an eventfd. Its thread sleeps in the kernel, so
 // that whoever wakes it makes it run at once. A goroutine that waits for a
 // channel has to be found by the scheduler first, which on a busy machine took
@@ -46,7 +42,7 @@ func (w *waker) Wait() {
 	if !w.locked {
 		w.locked = true
 		runtime.LockOSThread()
-		soon(actionNice)
+		soon()
 	}
 	var count [8]byte
 	for {

@@ -12,4 +12,4 @@ func (*waker) close()                    {}
 func (*waker) engineWaker() engine.Waker { return nil }
 
 // soon is a matter of Linux's scheduler.
-func soon(int) {}
+func soon() {}
