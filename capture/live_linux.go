@@ -159,6 +159,10 @@ func (l *live) openRing(from linkState) (*ring, error) {
 		r.close()
 		return nil, err
 	}
+	if l.first && len(r.mem) <= l.config.RingBytes/2 {
+		l.config.Log.Warn(fmt.Sprintf("the kernel has no memory for a ring of %d MiB in front of each worker: it is %d KiB",
+			l.config.RingBytes>>20, len(r.mem)>>10))
+	}
 	return r, nil
 }
 

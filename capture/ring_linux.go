@@ -22,7 +22,8 @@ const (
 	cookedHeader = 16
 
 	// blockBytes is the size of one block. The kernel hands a block over when
-	// it is full or a millisecond old, so that at low rates a ring holds as
+	// it is full or, by and large, a millisecond old (before Linux 6.18 its
+	// clock ticks every 4 ms where CONFIG_HZ is 250), so that at low rates a ring holds as
 	// many milliseconds as it has blocks: many small blocks bear with a reader
 	// that is late. A packet is at most 64 KiB with its headers, but for BIG
 	// TCP.
@@ -107,6 +108,8 @@ func (r *ring) request(size int) error {
 	}
 	mem, err := unix.Mmap(r.fd, 0, blocks*r.blockSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
+		// Else a smaller one would be refused: there is one already.
+		_ = unix.SetsockoptTpacketReq3(r.fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &unix.TpacketReq3{})
 		return fmt.Errorf("map: %w", err)
 	}
 	r.mem = mem
