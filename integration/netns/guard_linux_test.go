@@ -57,6 +57,10 @@ type event struct {
 		Rules   map[string]struct {
 			Matches uint64 `json:"matches"`
 		} `json:"rules"`
+		Capture struct {
+			Received uint64 `json:"received"`
+			Dropped  uint64 `json:"dropped"`
+		} `json:"capture"`
 		Firewall map[string]uint64 `json:"firewall"`
 		Actions  map[string]uint64 `json:"actions"`
 		Drops    map[string]struct {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -234,4 +235,49 @@ func mutate(random *rand.Rand, frame []byte) []byte {
 	types := []uint16{0x0800, 0x86dd, 0x8100, 0x88a8, 0x8847, 0x8864, 0x0806, 0x0800}
 	binary.BigEndian.PutUint16(b[12:], types[random.IntN(len(types))])
 	return b[:14+random.IntN(len(b)-13)]
+}
+
+// TestRingWithoutMemory: where the process may not map a ring of the size that
+// was asked for, it takes a smaller one and says so.
+func TestRingWithoutMemory(t *testing.T) {
+	t.Parallel()
+	f := newFlavour(t, "nft")
+	f.config = "ring_size: 1024\n"
+	w := newWire(t)
+	limited := f.command(t, w.to.NS, "sh", "-c", `ulimit -v 2000000; exec "$@"`, "sh", guardBinary(), "-i", "eth0", "--rules", synRule(t, 2))
+	g := launch(t, f, w.to.NS, limited)
+	w.send(t, synFrame(t, netip.MustParseAddr("198.51.100.7"), w.to.v4, 1), synFrame(t, netip.MustParseAddr("198.51.100.7"), w.to.v4, 2))
+	g.action(t, "198.51.100.7", "created")
+	if n := g.warnings("no memory for a ring of 1024 MiB"); n != 1 {
+		t.Errorf("%d warnings", n)
+	}
+	g.end(t)
+}
+
+// TestEveryLossIsTold: what is lost less than a minute after a line about
+// losses is told at the end.
+func TestEveryLossIsTold(t *testing.T) {
+	t.Parallel()
+	f := newFlavour(t, "nft")
+	f.config = "ring_size: 1\n"
+	w := newWire(t)
+	g := startGuard(t, f, w.to.NS, synRule(t, 100_000))
+	const burst = 20000
+	overrun := func() {
+		if err := g.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		w.send(t, slices.Repeat([][]byte{synFrame(t, netip.MustParseAddr("198.51.100.7"), w.to.v4, 1)}, burst)...)
+		if err := g.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+	}
+	overrun()
+	eventually(t, "the loss is told", func() bool { return g.warnings("packets were lost") == 1 })
+	overrun()
+	stats := g.end(t).Stats
+	eventually(t, "the rest is told", func() bool { return g.warnings("packets were lost") == 2 })
+	if c := stats.Capture; c.Dropped == 0 || c.Received+c.Dropped < 2*burst {
+		t.Errorf("%d received and %d lost of %d", c.Received, c.Dropped, 2*burst)
+	}
 }

@@ -17,6 +17,7 @@ import (
 func (r *runner) openInterface(name string) ([]capture.Source, error) {
 	all, err := capture.OpenWorkers(capture.LiveConfig{
 		Interface: name, Workers: r.cfg.Workers, RingBytes: r.cfg.RingSize << 20, Promiscuous: r.cfg.Promiscuous, Log: r.log,
+		Filter: r.filter.Instructions(), // until the guard is ready, the ring is filled and not read
 	})
 	sources := make([]capture.Source, len(all))
 	for i, s := range all {
@@ -31,7 +32,7 @@ func (r *runner) live(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var workers sync.WaitGroup
-	workers.Go(func() { r.followOwn(ctx) })
+	r.startOwn(ctx, &workers)
 	workers.Go(func() { r.followNames(ctx) })
 	if err := r.startLinks(ctx, &workers); err != nil {
 		cancel(err)
@@ -42,7 +43,9 @@ func (r *runner) live(ctx context.Context) error {
 	r.startWorkers()
 	// A worker keeps its share of the scheduler while it waits briefly for
 	// packets; what else there is to do must not wait for it.
-	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + len(r.sources))
+	before := runtime.GOMAXPROCS(0)
+	runtime.GOMAXPROCS(before + len(r.sources))
+	defer runtime.GOMAXPROCS(before)
 	var drains sync.WaitGroup
 	for i, s := range r.sources {
 		w := r.workers[i]
@@ -52,8 +55,10 @@ func (r *runner) live(ctx context.Context) error {
 			}
 		})
 	}
-	r.attend(ctx)
+	losses := lossWatch{log: r.log}
+	r.attend(ctx, &losses)
 	r.finishSources(&drains)
+	losses.end(r.captureStats())
 	workers.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
@@ -94,7 +99,7 @@ const publishEvery = 256
 func (w *worker) drain(s capture.Source) error {
 	runtime.LockOSThread() // the kernel wakes the thread that reads the ring
 	defer runtime.UnlockOSThread()
-	soon(0)
+	soon()
 	if l, ok := s.(capture.LiveSource); ok {
 		l.OnWait(w.publish)
 	}
@@ -116,10 +121,9 @@ func (w *worker) drain(s capture.Source) error {
 
 // attend looks after the run until ctx ends: a hangup reopens the event file
 // and reads the rules anew.
-func (r *runner) attend(ctx context.Context) {
+func (r *runner) attend(ctx context.Context, losses *lossWatch) {
 	look := time.NewTicker(lossEvery)
 	defer look.Stop()
-	losses := lossWatch{log: r.log}
 	for {
 		select {
 		case <-ctx.Done():
@@ -165,9 +169,23 @@ func (r *runner) allWorkers() []*worker {
 	return r.workers
 }
 
+// startOwn follows this host's addresses and returns when the first reading is
+// in force, or has failed.
+func (r *runner) startOwn(ctx context.Context, group *sync.WaitGroup) {
+	known, ended := make(chan struct{}), make(chan struct{})
+	group.Go(func() {
+		defer close(ended)
+		r.followOwn(ctx, known)
+	})
+	select {
+	case <-known:
+	case <-ended:
+	}
+}
+
 // followOwn tells the workers this host's addresses, until ctx ends.
-func (r *runner) followOwn(ctx context.Context) {
-	err := hostaddr.Follow(ctx, hostaddr.OwnOnly(), nil, func(entries []hostaddr.Entry) {
+func (r *runner) followOwn(ctx context.Context, known chan<- struct{}) {
+	err := hostaddr.Follow(ctx, hostaddr.OwnOnly(), known, func(entries []hostaddr.Entry) {
 		r.shared.own.Store(newAddresses(hostaddr.Own(entries)))
 	})
 	if err != nil {

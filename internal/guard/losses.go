@@ -24,7 +24,19 @@ func (w *lossWatch) look(now time.Time, c captureStats) {
 	if c.Dropped == w.told || !w.last.IsZero() && now.Sub(w.last) < lossRest {
 		return
 	}
-	w.log.Warn("packets were lost, because they came faster than they were taken: more --workers help, and, where it comes in bursts, a larger ring_size",
+	w.tell(c)
+	w.last = now
+}
+
+// end tells what was lost since the last line.
+func (w *lossWatch) end(c captureStats) {
+	if c.Dropped != w.told {
+		w.tell(c)
+	}
+}
+
+func (w *lossWatch) tell(c captureStats) {
+	w.log.Warn("packets were lost, because they came faster than they were taken: more --workers help, unless all are of two addresses, and, where they come in bursts, a larger ring_size",
 		"lost", c.Dropped-w.told, "times the ring was full", c.RingFull, "received so far", c.Received)
-	w.told, w.last = c.Dropped, now
+	w.told = c.Dropped
 }

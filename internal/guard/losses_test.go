@@ -23,6 +23,7 @@ func TestLossesAreTold(t *testing.T) {
 		{lossRest, 9, "lost 4, "},
 		{2 * lossRest, 9, ""},
 		{time.Second, 10, "lost 1, "},
+		{time.Second, 12, ""},
 	} {
 		out.Reset()
 		now = now.Add(step.after)
@@ -30,6 +31,12 @@ func TestLossesAreTold(t *testing.T) {
 		got := out.String()
 		if (got == "") != (step.want == "") || !strings.Contains(got, step.want) || got != "" && !strings.Contains(got, "--workers") {
 			t.Errorf("step %d: %q, want %q", i, got, step.want)
+		}
+	}
+	for _, want := range []string{"lost 2, ", ""} { // at the end, once
+		out.Reset()
+		if w.end(captureStats{Received: 100, Dropped: 12}); !strings.Contains(out.String(), want) || want == "" && out.Len() > 0 {
+			t.Errorf("at the end: %q, want %q", out.String(), want)
 		}
 	}
 }

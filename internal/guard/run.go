@@ -18,6 +18,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/netcap-guard/netcap-guard/capture"
+	"github.com/netcap-guard/netcap-guard/capture/filter"
 	"github.com/netcap-guard/netcap-guard/engine"
 	"github.com/netcap-guard/netcap-guard/firewall"
 	"github.com/netcap-guard/netcap-guard/internal/allowlist"
@@ -59,7 +60,8 @@ type runner struct {
 	killer   *connKiller // nil without kill_connections
 	dropped  dropCounts
 	hangups  chan os.Signal
-	waker    *waker // of the engine; nil where it has none
+	waker    *waker          // of the engine; nil where it has none
+	filter   *filter.Program // of the rules that the guard started with
 	// reloading orders reloads: rules and the kernel's filter change together.
 	reloading sync.Mutex
 	end       context.CancelFunc // ends the run in order
@@ -97,6 +99,7 @@ func Run(ctx context.Context, cfg Config, env Environment) (err error) {
 		return err
 	}
 	defer r.endEvidence()
+	r.filter = filter.Compile(needs(rs, cfg.Decap))
 	if err := r.openSources(ctx, replay); err != nil {
 		if ctx.Err() != nil {
 			return nil // told to end before a pipe gave anything
