@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -130,8 +131,8 @@ func (p proxies) client(forwarded string) netip.Addr {
 	return netip.Addr{}
 }
 
-// Streamed is the configuration file's section about TCP streams; each worker
-// has as much. Zero values are the defaults of package stream.
+// Streamed is the configuration file's section about TCP streams, for all
+// workers of an interface together. Zero values are the defaults.
 type Streamed struct {
 	Connections   int `yaml:"connections"`
 	Memory        int `yaml:"memory"`         // MiB
@@ -182,10 +183,27 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	return p.Masked(), nil
 }
 
-// streams is the section as workers take it.
+// Defaults of the section, of all workers of an interface together.
+const (
+	streamMemory = 16 // MiB
+	// leastConnections and leastMemory are what a worker has at least.
+	leastConnections = 8192
+	leastMemory      = 1 << 20
+)
+
+// streams is the section as each of an interface's workers takes it: packets
+// are shared out among them by their addresses, and so is the room.
 func (c *Config) streams() stream.Config {
+	workers := max(c.Workers, 1)
+	if len(c.Read) > 0 {
+		workers = 1
+	}
+	connections := cmp.Or(c.Streams.Connections, stream.DefaultConnections)
+	memory := cmp.Or(c.Streams.Memory, streamMemory) << 20
 	return stream.Config{
-		Connections: c.Streams.Connections, Memory: c.Streams.Memory << 20, PerConnection: c.Streams.PerConnection << 10,
+		Connections:   min(connections, max(connections/workers, leastConnections)),
+		Memory:        min(memory, max(memory/workers, leastMemory)),
+		PerConnection: c.Streams.PerConnection << 10,
 	}
 }
 
