@@ -5,7 +5,9 @@ import "github.com/netcap-guard/netcap-guard/record"
 // Expect announces that Evaluate will be called for set, whose header and record
 // of type t are complete: the processor fetches the counter of its source, which
 // may be nowhere near, while it does what else there is to do before. It decides
-// and counts nothing, and costs a few nanoseconds where no rule counts.
+// and counts nothing, and costs a few nanoseconds where no rule counts. The set
+// may hold another packet by the time of Evaluate: what was prepared is good for
+// this source alone, and for one Evaluate.
 func (w *Worker) Expect(set *record.Set, t record.Type) {
 	a := w.engine.active.Load()
 	x := a.index[t]
@@ -17,7 +19,7 @@ func (w *Worker) Expect(set *record.Set, t record.Type) {
 		return
 	}
 	tr := w.engine.tracker
-	w.source, w.expected = tr.hashAddrs(countMatches, set.Src, noAddr()), set
+	w.source, w.expected = tr.hashAddrs(countMatches, set.Src, noAddr()), set.Src
 	w.touched = tr.touch(keyOf(a.byType[t][rule-1].state.id, w.source))
 }
 

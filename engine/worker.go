@@ -25,9 +25,10 @@ type Worker struct {
 	// evaluation, as soon as a rule has asked for it.
 	source uint64
 	hashed bool
-	// expected is the set for which source is known before its evaluation;
-	// touched keeps the compiler from leaving out what Expect reads.
-	expected *record.Set
+	// expected is the address whose hash source is before the next evaluation,
+	// not valid where there is none: one set serves for all packets, so that it
+	// says nothing. touched keeps the compiler from leaving out what Expect reads.
+	expected netip.Addr
 	touched  uint64
 	watch    stopwatch
 }
@@ -72,7 +73,7 @@ func (w *Worker) Evaluate(set *record.Set) {
 	if len(w.found.words) < a.words {
 		w.found.words = make([]uint64, a.words) // after a Reload
 	}
-	w.hashed, w.expected = w.expected == set, nil
+	w.hashed, w.expected = w.expected.IsValid() && w.expected == set.Src, noAddr()
 	if w.engine.cfg.Timing {
 		w.watch.packet()
 	}
