@@ -167,7 +167,7 @@ func (t *tracker) find(sh *shard, k trackerKey, now, window int64) counter {
 	place := k.place & (t.perShard - 1)
 	b := &sh.heads[place]
 	at, free := -1, -1
-	for i := range b {
+	for i := len(b) - 1; i >= 0; i-- { // down: the first of the free ones is found last
 		// No way out of the loop before its end: whether to go on is not known
 		// before the cache line has come, and the next one would not be asked for.
 		tag := b[i].tag

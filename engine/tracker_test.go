@@ -394,3 +394,18 @@ func TestTrackerAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations a match", allocs)
 	}
 }
+
+// TestHeadsInOrder: a bucket's counters are taken from the first on, so that few
+// of them lie in few cache lines.
+func TestHeadsInOrder(t *testing.T) {
+	tr := newTracker(bucketSlots, 1000)
+	bucket := &tr.shards[0].heads[0]
+	for n := range bucketSlots {
+		tr.hit(tr.key(1, countMatches, hostAddr(n), noAddr()), int64(n), 1000, 100)
+		for i := range bucket {
+			if used := bucket[i].tag != 0; used != (i <= n) || used && bucket[i].newest != int64(i) {
+				t.Errorf("after %d sources, head %d is %+v", n+1, i, bucket[i])
+			}
+		}
+	}
+}
