@@ -88,6 +88,12 @@ type exempter interface {
 	Exempt(a netip.Addr) bool
 }
 
+// reviser is a blocker that counts what makes its earlier answers void (see
+// firewall.Manager.Revision). It is asked for packets: it must not wait.
+type reviser interface {
+	Revision() uint64
+}
+
 // Engine evaluates records against rules. Its methods are safe for concurrent
 // use; each goroutine that evaluates has a Worker of its own.
 type Engine struct {
@@ -104,8 +110,9 @@ type Engine struct {
 
 	manager atomic.Pointer[firewall.Manager]
 	blocker atomic.Pointer[blocker]
-	// exempter is the blocker, if it is one; nil otherwise.
+	// exempter and reviser are the blocker, if it is one; nil otherwise.
 	exempter atomic.Pointer[exempter]
+	reviser  atomic.Pointer[reviser]
 
 	alerts  *queue[*Alert]
 	actions *queue[job]
@@ -145,6 +152,7 @@ func New(rs *RuleSet, cfg Config) *Engine {
 		actions: newQueue[job](cfg.ActionQueue, cfg.Waker, 0),
 		logs:    newQueue[job](cfg.AlertQueue, nil, linger),
 	}
+	e.actions.revision = e.revision
 	ctx, stop := context.WithCancel(context.Background())
 	e.stop, e.ctx = stop, func() context.Context { return ctx }
 	if rs == nil {
@@ -181,6 +189,7 @@ func (e *Engine) SetFirewallManager(m *firewall.Manager) {
 	if m == nil {
 		e.blocker.Store(nil)
 		e.exempter.Store(nil)
+		e.reviser.Store(nil)
 		return
 	}
 	e.setBlocker(m)
@@ -192,6 +201,19 @@ func (e *Engine) setBlocker(b blocker) {
 	if x, ok := b.(exempter); ok {
 		e.exempter.Store(&x)
 	}
+	e.reviser.Store(nil)
+	if r, ok := b.(reviser); ok {
+		e.reviser.Store(&r)
+	}
+}
+
+// revision is what answers of the firewall are good for at this moment.
+func (e *Engine) revision() revision {
+	r := e.reviser.Load()
+	if r == nil {
+		return revision{}
+	}
+	return revision{r, (*r).Revision()}
 }
 
 // GetFirewallManager returns the manager that was set, nil if none was.

@@ -166,6 +166,7 @@ func (e *Engine) run(j job) {
 		e.runLog(&j, a)
 		return
 	}
+	before := e.revision() // what is lifted from here on is seen in the next one
 	b := e.firewall(&j)
 	if b == nil {
 		return
@@ -187,17 +188,23 @@ func (e *Engine) run(j job) {
 		e.cfg.OnAction(ev)
 	}
 	if !e.cfg.Lossless && ev.lasts() {
-		e.actions.answered(j.key())
+		e.actions.answered(j.key(), before)
 	}
 }
 
-// lasts reports whether asking again has little to change for a while.
+// lasts reports whether a block is in force, and asking again has little to
+// change for a while.
 func (ev *ActionEvent) lasts() bool {
 	if ev.Err != nil {
 		return false
 	}
-	end := ev.Result.Block.ExpiresAt
-	return end.IsZero() || time.Until(end) >= repeatLife
+	switch ev.Result.Outcome {
+	case firewall.Created, firewall.Extended, firewall.Duplicate:
+		end := ev.Result.Block.ExpiresAt
+		return end.IsZero() || time.Until(end) >= repeatLife
+	case firewall.Whitelisted, firewall.Refused, firewall.Failed:
+	}
+	return false
 }
 
 func (e *Engine) count(err error) {

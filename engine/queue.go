@@ -13,6 +13,9 @@ type queue[T any] struct {
 	// items.
 	linger time.Duration
 	waker  Waker
+	// revision says what answers are good for; nil where there are none. It does
+	// not wait, and is set before the first put.
+	revision func() revision
 
 	// mu guards everything below; it is never held while an item is consumed.
 	mu      sync.Mutex
@@ -76,7 +79,7 @@ func newQueue[T any](size int, w Waker, linger time.Duration) *queue[T] {
 func (q *queue[T]) put(item T, key jobKey) verdict {
 	q.mu.Lock()
 	v := q.enter(item, key)
-	wake := v == queued && q.rouse()
+	wake := q.rouse() // also where enter has let go others
 	q.mu.Unlock()
 	if wake {
 		q.waker.Wake()
@@ -86,7 +89,9 @@ func (q *queue[T]) put(item T, key jobKey) verdict {
 
 // enter is put, but for the waking. It runs with mu held.
 func (q *queue[T]) enter(item T, key jobKey) verdict {
+	var now revision
 	if key != (jobKey{}) {
+		now = q.revised()
 		if _, ok := q.pending[key]; ok {
 			return merged
 		}
@@ -96,7 +101,7 @@ func (q *queue[T]) enter(item T, key jobKey) verdict {
 	}
 	if key != (jobKey{}) {
 		q.pending[key] = struct{}{}
-		if q.repeats.has(key) {
+		if q.repeats.has(key, now) {
 			q.repeats.held = append(q.repeats.held, item)
 			return queued
 		}

@@ -8,7 +8,9 @@ import "time"
 // thread's waking, a change of the kernel and an event each time. So what was
 // asked for and answered a moment ago waits, and what is asked for meanwhile is
 // the same request: at most one a repeatPeriod for each address and action. The
-// block is in force all the time, and ends no sooner than was asked for.
+// block is in force all the time, and ends no sooner than was asked for. When
+// something is lifted, or others may be blocked than before, that holds no more:
+// nothing was answered then, and what waits goes on.
 const (
 	repeatPeriod = time.Second
 	// repeatLife is how long a block must still last for such a request to wait:
@@ -18,24 +20,50 @@ const (
 	maxRepeats = 4096
 )
 
+// revision is a state of the firewall: while it is the same, a block that was in
+// force still is. A firewall that counts nothing (of is nil) lifts nothing.
+type revision struct {
+	of *reviser // another firewall's count is another revision
+	n  uint64
+}
+
 // repeats are the answers of this period and of the one before, and what has to
 // wait for its end. The queue's mutex guards it.
 type repeats[T any] struct {
-	now, before map[jobKey]struct{}
+	now, before map[jobKey]revision // as it was when they were asked
 	held        []T
+	seen        revision    // the newest that a put has met
 	tick        *time.Timer // ends the period; nil before the first
 	running     bool        // there is something to end
 	ended       bool
 }
 
-// has reports whether key was answered a moment ago.
-func (r *repeats[T]) has(key jobKey) bool {
+// has reports whether key was answered a moment ago, and the answer is still
+// good.
+func (r *repeats[T]) has(key jobKey, good revision) bool {
 	if len(r.now)+len(r.before) == 0 {
 		return false
 	}
-	_, now := r.now[key]
-	_, before := r.before[key]
-	return now || before
+	now, ok := r.now[key]
+	if ok && now == good {
+		return true
+	}
+	before, ok := r.before[key]
+	return ok && before == good
+}
+
+// revised is the firewall's revision. Where it is not the one in which requests
+// were held back, they wait for nothing any more. It runs with mu held.
+func (q *queue[T]) revised() revision {
+	if q.revision == nil {
+		return revision{}
+	}
+	now := q.revision()
+	if now != q.repeats.seen {
+		q.repeats.seen = now
+		q.release()
+	}
+	return now
 }
 
 // end has no period begin any more.
@@ -47,18 +75,22 @@ func (r *repeats[T]) end() {
 	r.now, r.before = nil, nil
 }
 
-// answered notes that what key asks for is in force, and will be for a while.
-func (q *queue[T]) answered(key jobKey) {
+// answered notes that what key asks for is in force, and will be for a while,
+// unless something is lifted. asked is the revision before it was asked for.
+func (q *queue[T]) answered(key jobKey, asked revision) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	r := &q.repeats
-	if r.ended || len(r.now) == maxRepeats {
+	if r.ended {
+		return
+	}
+	if _, again := r.now[key]; !again && len(r.now) == maxRepeats {
 		return
 	}
 	if r.now == nil {
-		r.now, r.before = make(map[jobKey]struct{}), make(map[jobKey]struct{})
+		r.now, r.before = make(map[jobKey]revision), make(map[jobKey]revision)
 	}
-	r.now[key] = struct{}{}
+	r.now[key] = asked
 	q.begin()
 }
 

@@ -165,6 +165,7 @@ func (m *Manager) missed(ctx context.Context, keys []backend.Key) ([]Event, erro
 		if e == nil || s.Found && s.Action == e.Action || e.Expired(m.clockLocked()) {
 			continue
 		}
+		m.revise()
 		m.idx.remove(e.Key)
 		m.stats.removed++
 		forced = forced || e.forced
@@ -177,6 +178,7 @@ func (m *Manager) missed(ctx context.Context, keys []backend.Key) ([]Event, erro
 // restore puts structure, blocks and whitelist back in one step. It runs with
 // m.kernel held.
 func (m *Manager) restore(ctx context.Context, reason string) ([]Event, error) {
+	m.revise() // until it is put back, nobody may be blocked who was
 	m.mu.RLock()
 	now := m.clockLocked()
 	change := backend.Change{Rebuild: true, Allow: m.allowed(nil, nil)}
@@ -298,6 +300,7 @@ func (m *Manager) compare(blocks []backend.Block) (d difference) {
 		case live[e.Slot()]:
 			d.surplus = append(d.surplus, e.Block)
 		}
+		m.revise() // it may end sooner, or stop less
 		m.idx.put(&entry{Block: lasting(b, now), by: e.by, forced: e.forced})
 	}
 	var gone []*entry

@@ -56,10 +56,11 @@ type Manager struct {
 	followers sync.WaitGroup
 
 	exempted  atomic.Pointer[exempted]
-	queue     queue        // requests that wait for the kernel
-	escalated *escalations // who was blocked how often
-	keeper    *keeper      // writes that down; nil = nobody does
-	killing   *killing     // ends connections; nil = nobody does
+	revision  atomic.Uint64 // see Revision
+	queue     queue         // requests that wait for the kernel
+	escalated *escalations  // who was blocked how often
+	keeper    *keeper       // writes that down; nil = nobody does
+	killing   *killing      // ends connections; nil = nobody does
 }
 
 // NewManager opens the kernel, adopts the blocks that an earlier process left
@@ -268,6 +269,7 @@ func (m *Manager) flush(ctx context.Context) ([]Event, error) {
 		return nil, ErrClosed
 	}
 	events := m.expireAll(ctx, m.now())
+	m.revise()
 	err := m.backend.Flush(ctx)
 	if errors.Is(err, backend.ErrGone) || errors.Is(err, backend.ErrDamaged) {
 		var more []Event

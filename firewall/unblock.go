@@ -82,6 +82,7 @@ func (m *Manager) remove(ctx context.Context, change backend.Change, by string) 
 	if change.Empty() {
 		return nil, nil
 	}
+	m.revise()
 	events, err := m.apply(ctx, change)
 	if err != nil {
 		m.count(&m.stats.errors)
