@@ -304,7 +304,6 @@ func (m *Manager) editWhitelist(ctx context.Context, edit func() bool, undo func
 		}
 	}
 	change.Allow = m.allowed(nil, change.Remove)
-	m.revise()
 	m.publish()
 	m.mu.Unlock()
 	events, err := m.remove(ctx, change, ByWhitelist)
