@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -174,6 +175,11 @@ func (r *reaction) trials(b *testing.B) []time.Duration {
 	for range reactTrials {
 		r.source++
 		clear(r.arrived[:])
+		// The trial begins anywhere in the millisecond of the ring; a timer is not
+		// that exact.
+		for at, pause := time.Now(), rand.N(time.Millisecond); time.Since(at) < pause; {
+			continue
+		}
 		var sent [len(r.arrived)]time.Time
 		last := 0
 		for i := range sent {
@@ -183,7 +189,6 @@ func (r *reaction) trials(b *testing.B) []time.Duration {
 				continue // a timer is not that exact
 			}
 		}
-		<-time.After(time.Duration(r.source%10) * 100 * time.Microsecond) // the next trial begins anywhere in the ring's millisecond
 		r.receive(b)
 		first := reactThreshold
 		for i := first; i <= last; i++ {
