@@ -177,6 +177,7 @@ func (q *queue[T]) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
+	q.revised()
 	q.release()
 	q.repeats.end()
 	if q.rouse() {
@@ -197,6 +198,13 @@ func (q *queue[T]) abandon() int {
 	clear(q.pending)
 	q.n = 0
 	return n
+}
+
+// voided is how many items were held back and then void.
+func (q *queue[T]) voided() uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.repeats.voided
 }
 
 // waiting is how many items wait.

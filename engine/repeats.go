@@ -10,7 +10,8 @@ import "time"
 // the same request: at most one a repeatPeriod for each address and action. The
 // block is in force all the time, and ends no sooner than was asked for. When
 // something is lifted, or others may be blocked than before, that holds no more:
-// nothing was answered then, and what waits goes on.
+// nothing was answered then, and what waits is void: whoever was unblocked is
+// not blocked again for what he did before. Who goes on is, at once.
 const (
 	repeatPeriod = time.Second
 	// repeatLife is how long a block must still last for such a request to wait:
@@ -32,7 +33,8 @@ type revision struct {
 type repeats[T any] struct {
 	now, before map[jobKey]revision // as it was when they were asked
 	held        []T
-	seen        revision    // the newest that a put has met
+	seen        revision    // the newest that was met
+	voided      uint64      // requests that waited for nothing
 	tick        *time.Timer // ends the period; nil before the first
 	running     bool        // there is something to end
 	ended       bool
@@ -53,15 +55,22 @@ func (r *repeats[T]) has(key jobKey, good revision) bool {
 }
 
 // revised is the firewall's revision. Where it is not the one in which requests
-// were held back, they wait for nothing any more. It runs with mu held.
+// were held back, those are void. It runs with mu held.
 func (q *queue[T]) revised() revision {
 	if q.revision == nil {
 		return revision{}
 	}
 	now := q.revision()
-	if now != q.repeats.seen {
-		q.repeats.seen = now
-		q.release()
+	if r := &q.repeats; now != r.seen {
+		r.seen = now
+		r.voided += uint64(len(r.held))
+		for i := range r.held {
+			if k, ok := any(r.held[i]).(keyed); ok {
+				delete(q.pending, k.key())
+			}
+		}
+		clear(r.held)
+		r.held = r.held[:0]
 	}
 	return now
 }
@@ -118,6 +127,7 @@ func (q *queue[T]) turn() {
 	if r.ended {
 		return
 	}
+	q.revised()
 	q.release()
 	r.now, r.before = r.before, r.now
 	clear(r.now)

@@ -43,7 +43,7 @@ func (e *Engine) Stats() Stats {
 	s := Stats{
 		Rules:        make(map[string]RuleStats, len(a.set.rules)),
 		AlertsMerged: c.mergedAlerts.Load(), AlertsDropped: c.droppedAlerts.Load(), AlertErrors: c.alertErrors.Load(),
-		ActionsMerged: c.mergedActions.Load(), ActionsDropped: c.droppedActions.Load(), ActionsSkipped: c.skipped.Load(),
+		ActionsMerged: c.mergedActions.Load() + e.actions.voided(), ActionsDropped: c.droppedActions.Load(), ActionsSkipped: c.skipped.Load(),
 		AlertsWaiting: e.alerts.waiting(), ActionsWaiting: e.actions.waiting(),
 	}
 	s.TrackerEntries, s.TrackerEvictions, s.TrackerLost = e.tracker.stats()
