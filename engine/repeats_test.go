@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,12 +19,12 @@ import (
 // revising is an answering firewall that counts what is lifted.
 type revising struct {
 	answering
-	n uint64
+	n atomic.Uint64
 	// during is called while Block is under way; nil = nothing happens.
 	during func()
 }
 
-func (r *revising) Revision() uint64 { return r.n }
+func (r *revising) Revision() uint64 { return r.n.Load() }
 
 func (r *revising) Block(ctx context.Context, req firewall.Request) (firewall.Result, error) {
 	if r.during != nil {
@@ -35,7 +36,7 @@ func (r *revising) Block(ctx context.Context, req firewall.Request) (firewall.Re
 // TestLiftedIsNoRepeat: what was answered before something was lifted holds
 // nobody back, and what was held back is void.
 func TestLiftedIsNoRepeat(t *testing.T) {
-	lift := func(_ *Engine, r *revising) { r.n++ }
+	lift := func(_ *Engine, r *revising) { r.n.Add(1) }
 	for _, tc := range []struct {
 		name string
 		// packets are sources, 100 ms apart; "lift" is what lift does.
@@ -51,7 +52,7 @@ func TestLiftedIsNoRepeat(t *testing.T) {
 		{"while one waits, and nothing more comes", "1 1 lift", lift, nil, "1 after 0s"},
 		{"each time", "1 lift 1 lift 1 lift 1", lift, nil, "1 after 0s, 1 after 200ms, 1 after 400ms, 1 after 600ms"},
 		{"the answer is new", "1 lift 1 1 1", lift, nil, "1 after 0s, 1 after 200ms, 1 after 1s"},
-		{"while it is asked", "1 1 1", nil, func(r *revising) { r.n++ }, "1 after 0s, 1 after 100ms, 1 after 200ms"},
+		{"while it is asked", "1 1 1", nil, func(r *revising) { r.n.Add(1) }, "1 after 0s, 1 after 100ms, 1 after 200ms"},
 		{"another firewall", "1 1 lift 1", func(e *Engine, r *revising) { e.setBlocker(r) }, nil, "1 after 0s, 1 after 300ms"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
