@@ -81,6 +81,12 @@ func dryManager(t testing.TB) *firewall.Manager {
 	t.Helper()
 	cfg := firewall.DefaultManagerConfig()
 	cfg.DryRun, cfg.PacketTime = true, true
+	return managed(t, cfg)
+}
+
+// managed is a Manager that ends with the test.
+func managed(t testing.TB, cfg *firewall.ManagerConfig) *firewall.Manager {
+	t.Helper()
 	m, err := firewall.NewManager(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -195,17 +195,8 @@ func TestWhitelistedDoesNotWait(t *testing.T) {
 // inMemory is a Manager whose kernel is in memory; it ends with the test.
 func inMemory(t *testing.T) *firewall.Manager {
 	t.Helper()
-	m, err := firewall.NewManager(&firewall.ManagerConfig{
+	return managed(t, &firewall.ManagerConfig{
 		DryRun: true, EnableIPv4: true, EnableIPv6: true,
 		Protect: hostaddr.Config{NoOwn: true, NoGateways: true, NoResolvers: true, NoSSHPeer: true},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := m.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return m
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"regexp"
 	"slices"
 	"testing"
@@ -184,13 +183,7 @@ func TestCarriedScans(t *testing.T) {
 // neither stop nor blind it.
 func TestMutatedCarriers(t *testing.T) {
 	t.Parallel()
-	long := 500 * time.Millisecond
-	if text := os.Getenv(mutateEnv); text != "" {
-		var err error
-		if long, err = time.ParseDuration(text); err != nil {
-			t.Fatalf("%s: %v", mutateEnv, err)
-		}
-	}
+	long := mutateTime(t)
 	f := newFlavour(t, "nft")
 	w := newWire(t)
 	g := startGuard(t, f, w.to.NS, shipped(t), "--workers", "2", "--decap")

@@ -19,8 +19,21 @@ import (
 	"github.com/netcap-guard/netcap-guard/internal/nstest"
 )
 
-// mutateEnv is how long TestMutatedFrames sends damaged frames.
+// mutateEnv is how long each test of damaged frames sends them.
 const mutateEnv = "NETCAP_GUARD_MUTATETIME"
+
+func mutateTime(t *testing.T) time.Duration {
+	t.Helper()
+	text := os.Getenv(mutateEnv)
+	if text == "" {
+		return 500 * time.Millisecond
+	}
+	long, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatalf("%s: %v", mutateEnv, err)
+	}
+	return long
+}
 
 // wire is two namespaces with one veth pair between them, and what sends
 // frames from the one to the other.
@@ -190,13 +203,7 @@ func TestInterfaceMadeAnew(t *testing.T) {
 // blocks the scan that follows.
 func TestMutatedFrames(t *testing.T) {
 	t.Parallel()
-	long := 500 * time.Millisecond
-	if text := os.Getenv(mutateEnv); text != "" {
-		var err error
-		if long, err = time.ParseDuration(text); err != nil {
-			t.Fatalf("%s: %v", mutateEnv, err)
-		}
-	}
+	long := mutateTime(t)
 	f := newFlavour(t, "nft")
 	w := newWire(t)
 	g := startGuard(t, f, w.to.NS, rules(t, "iptables_block", "duration: 10m"), "--workers", "2")
